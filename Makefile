@@ -1,0 +1,65 @@
+# Two commands on a bare machine with Python 3.11, pip and make: `make demo` and `make test`.
+
+.DEFAULT_GOAL := help
+.PHONY: demo test check up bench clean lock help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# uv is used where it is, since it is faster; it is never needed.
+UV := $(shell command -v uv)
+BIN := .venv/bin
+
+# One lock for everything, the tools of `make test` among it: the demo of a bare machine and CI then
+# run on the very same versions, and a second file could only drift. It holds names, versions and
+# hashes, and never a host: whatever index pip is set up for serves it.
+LOCK := requirements.lock
+
+# The project itself is installed last, editable, with the build backend from the lock: nothing that
+# has no hash is ever fetched.
+.venv/.stamp: $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("celeriac needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+ifneq ($(UV),)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK)
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+demo: .venv/.stamp  ## run the shipped orders (ORDERS=, PRODUCTS=: your own files; JSON=1: one line at the end)
+	@$(BIN)/python -m tasks.demo $(if $(ORDERS),--orders "$(ORDERS)") $(if $(PRODUCTS),--products "$(PRODUCTS)") $(if $(JSON),--json)
+
+test: .venv/.stamp  ## format, lint, types and all tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests
+
+check: .venv/.stamp  ## what to run before each commit: format, lint, types, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit
+
+up: .venv/.stamp  ## Valkey, workers and (if installed) Flower under one supervisor, until Ctrl-C
+	@$(BIN)/celery -A tasks up
+
+bench: .venv/.stamp  ## orders a second and latency beside stock Celery (QUICK=1: under a minute)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+# Written to a new file first: a lock that names a host never takes the old one's place.
+lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv on PATH or in .venv)
+	@command -v $(or $(UV),$(BIN)/uv) >/dev/null || { echo "make lock needs uv: $(BIN)/python -m pip install uv" >&2; exit 2; }
+	$(or $(UV),$(BIN)/uv) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--all-extras --group dev --upgrade pyproject.toml -o $(LOCK).new
+	@if grep -nE 'https?://|file:|^--' $(LOCK).new; then echo "the lock must not name where packages come from" >&2; rm $(LOCK).new; exit 1; fi
+	@mv $(LOCK).new $(LOCK)
+
+clean:  ## remove what make and the tools have made; runs and orders in .data/ stay
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
