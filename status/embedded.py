@@ -175,8 +175,7 @@ def _start(home: Path, *, preferred: int | None, lock_fd: int, deadline: float) 
                 "Mend that, set CELERIAC_DATA_DIR to another folder, or REDIS_URL to a running server."
             )
     raise ConfigError(
-        f"no free port for the embedded Valkey in {PORTS.start}-{PORTS.stop - 1}; "
-        "set REDIS_URL to a running server"
+        f"no free port for the embedded Valkey in {PORTS.start}-{PORTS.stop - 1}; set REDIS_URL to a running server"
     )
 
 

@@ -1,26 +1,26 @@
 """Every error celeriac raises.
 
-    OrchestrationError
-    ├── ConfigError            a declaration or a setting is wrong
-    ├── PayloadError           a value can't be carried, or does not fit its annotation
-    ├── NotAwaitable           a workflow awaited something that is not ours (also a TypeError)
-    ├── NonDeterministic       the workflow's text no longer fits its journal
-    ├── UnknownWorkflow        no workflow of that name is registered here
-    ├── TerminalError          raised by user code: never retried; `.code`
-    ├── RetryAfter             raised by a step: try again in `.delay_s` seconds
-    ├── StepFailed             a step failed for good; `.step`, `.attempts`, `.is_a(...)`
-    │   └── StepTimeout        ... because its time was up (also a TimedOut)
-    ├── TimedOut               an await's time was up (also a TimeoutError)
-    ├── AllFailed              every part of a race failed; `.errors`
-    │   └── QuorumFailed       too many parts failed
-    ├── RunFailed              `handle.result()` of a run that did not complete
-    │   └── RunCancelled       ... because it was cancelled
-    ├── RunConflict            the run id is taken by a run with other arguments
-    ├── RunNotFound            no run has that id (also a LookupError)
-    ├── CompensationFailed     an undo gave up
-    └── StoreUnavailable       Redis did not answer
+OrchestrationError
+├── ConfigError            a declaration or a setting is wrong
+├── PayloadError           a value can't be carried, or does not fit its annotation
+├── NotAwaitable           a workflow awaited something that is not ours (also a TypeError)
+├── NonDeterministic       the workflow's text no longer fits its journal
+├── UnknownWorkflow        no workflow of that name is registered here
+├── TerminalError          raised by user code: never retried; `.code`
+├── RetryAfter             raised by a step: try again in `.delay_s` seconds
+├── StepFailed             a step failed for good; `.step`, `.attempts`, `.is_a(...)`
+│   └── StepTimeout        ... because its time was up (also a TimedOut)
+├── TimedOut               an await's time was up (also a TimeoutError)
+├── AllFailed              every part of a race failed; `.errors`
+│   └── QuorumFailed       too many parts failed
+├── RunFailed              `handle.result()` of a run that did not complete
+│   └── RunCancelled       ... because it was cancelled
+├── RunConflict            the run id is taken by a run with other arguments
+├── RunNotFound            no run has that id (also a LookupError)
+├── CompensationFailed     an undo gave up
+└── StoreUnavailable       Redis did not answer
 
-    Cancelled (BaseException)  thrown once at the pending await of a cancelled run
+Cancelled (BaseException)  thrown once at the pending await of a cancelled run
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class StoreUnavailable(OrchestrationError):  # noqa: N818
     """Redis did not answer; nothing was recorded, or what was is safe to send again."""
 
 
-class Cancelled(BaseException):  # noqa: N818
+class Cancelled(BaseException):
     """Thrown once at the pending await of a run that is cancelled or past its time.
 
     A `BaseException`, so that `except Exception` in a workflow does not swallow it by accident.

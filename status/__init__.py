@@ -1,0 +1,19 @@
+"""Remembers: every run, its journal and its steps, in Redis; and tells of them."""
+
+from status.api import get_status, history, list_runs, watch
+from status.errors import ErrorInfo
+from status.models import Event, Page, RunStatus, StepStatus
+from status.states import State
+
+__all__ = [
+    "ErrorInfo",
+    "Event",
+    "Page",
+    "RunStatus",
+    "State",
+    "StepStatus",
+    "get_status",
+    "history",
+    "list_runs",
+    "watch",
+]

@@ -1,0 +1,48 @@
+"""The functions by which anybody looks at runs, from any process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from status import here
+from status.models import Event, Page, RunStatus
+from status.states import State
+
+
+def get_status(run_id: str) -> RunStatus:
+    """A run as it stands, with its steps.
+
+    Raises:
+        RunNotFound: No run has that id.
+    """
+    return here.reader().status(run_id)
+
+
+def list_runs(
+    *, workflow: str | None = None, state: State | str | None = None, limit: int = 50, cursor: str | None = None
+) -> Page:
+    """Some of the runs, newest first; `cursor` of the page before asks for the next.
+
+    Raises:
+        ConfigError: `limit` is not from 1 to 1000, or there is no such state or cursor.
+    """
+    return here.reader().page(workflow=workflow, state=state, limit=limit, cursor=cursor)
+
+
+def watch(run_id: str, timeout_s: float | None = None) -> Iterator[Event]:
+    """The run's events from the first on, then as they happen; ends with the run.
+
+    Raises:
+        RunNotFound: No run has that id.
+        TimedOut: `timeout_s` is over and the run is not.
+    """
+    return here.reader().watch(run_id, timeout_s)
+
+
+def history(run_id: str) -> tuple[Event, ...]:
+    """What has happened to a run, oldest first; of a long one, about the last 1,000 events.
+
+    Raises:
+        RunNotFound: No run has that id.
+    """
+    return here.reader().history(run_id)

@@ -1,0 +1,112 @@
+"""Every Redis key, and nothing else.
+
+All keys of a run, and the indexes that it is in, carry the hash tag of its shard, so that they are
+on one cluster slot and one script may change them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from zlib import crc32
+
+PREFIX = "celeriac"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of all keys, for a fixed number of shards.
+
+    Args:
+        shards: How many slots the runs are spread over. Can't change once runs exist.
+    """
+
+    shards: int = 16
+
+    def shard_of(self, run_id: str) -> int:
+        """The shard a run lives on, from 0."""
+        return crc32(run_id.encode()) % self.shards
+
+    def of_run(self, run_id: str) -> tuple[str, ...]:
+        """The keys that each transition of a run is given, in the order `lua/_run.lua` names them."""
+        return _of_run(self.shard_of(run_id), run_id)
+
+    def run(self, run_id: str) -> str:
+        """Hash: workflow, state, phase, progress, input, result, error, times in ms."""
+        return self.of_run(run_id)[0]
+
+    def journal(self, run_id: str) -> str:
+        """Hash: await number -> its entry; `await.part` -> the part's outcome."""
+        return self.of_run(run_id)[1]
+
+    def join(self, run_id: str, n: int) -> str:
+        """Hash: policy, nonce, counts, specs and claims of await `n` while it is open or claimed."""
+        return self.of_run(run_id)[2] + str(n)
+
+    def steps(self, run_id: str) -> str:
+        """Hash: `await.part` -> queue and name; `await.part:s` -> state, attempt and times in ms."""
+        return self.of_run(run_id)[3]
+
+    def events(self, run_id: str) -> str:
+        """Stream of what happened, capped at about 1,000."""
+        return self.of_run(run_id)[4]
+
+    def late(self, run_id: str) -> str:
+        """Hash: `await.part` -> an outcome that came after its join was decided."""
+        return self.of_run(run_id)[5]
+
+    def due(self, shard: int) -> str:
+        """Zset: everything unfinished, scored by the tick at which to look at it."""
+        return _shared(shard, "due")
+
+    def timers(self, shard: int) -> str:
+        """Zset: everything that waits for a time, scored in ms of Redis' own clock."""
+        return _shared(shard, "timers")
+
+    def tick(self, shard: int) -> str:
+        """Counter: the shard's clock of liveness."""
+        return _shared(shard, "tick")
+
+    def state(self, shard: int, state: str) -> str:
+        """Zset: the shard's runs in `state`, scored by when they were submitted, in ms."""
+        return _shared(shard, "by_state:") + state
+
+    def lease(self, shard: int) -> str:
+        """String with a short life: which worker sweeps the shard."""
+        return _shared(shard, "sweeper")
+
+    def raised(self, shard: int) -> str:
+        """String with a short life: the tick was raised within the last second."""
+        return _shared(shard, "raised")
+
+    def wake(self, shard: int) -> str:
+        """Channel: a timer was set that is earlier than all others of the shard."""
+        return _shared(shard, "wake")
+
+    @staticmethod
+    def layout() -> str:
+        """String: the number of shards that this Redis was first used with."""
+        return f"{PREFIX}:shards"
+
+
+def _shared(shard: int, name: str) -> str:
+    return f"{PREFIX}:{{{shard}}}:{name}"
+
+
+@lru_cache(maxsize=4096)
+def _of_run(shard: int, run_id: str) -> tuple[str, ...]:
+    tag = f"{PREFIX}:{{{shard}}}:"
+    return (
+        f"{tag}run:{run_id}",
+        f"{tag}journal:{run_id}",
+        f"{tag}join:{run_id}:",  # a stem: the await number follows
+        f"{tag}steps:{run_id}",
+        f"{tag}events:{run_id}",
+        f"{tag}late:{run_id}",
+        f"{tag}due",
+        f"{tag}timers",
+        f"{tag}tick",
+        f"{tag}by_state:",  # a stem: the state follows
+        f"{tag}ended",
+        f"{tag}wake",
+    )

@@ -1,0 +1,270 @@
+-- What every transition of a run shares: the names of its keys and the few verbs that more than one
+-- transition needs. Put in front of each of them when it is loaded; it writes nothing by itself.
+--
+-- KEYS[1]   run      hash: workflow, state, phase, input, result, error, times in ms, ...
+-- KEYS[2]   journal  hash: `n` -> the entry of await n (JSON), `n.p` -> the outcome of its part p
+-- KEYS[3]   joins    stem: joins .. n is the hash of await n while it is open or has a claim left
+-- KEYS[4]   steps    hash: `n.p` -> `queue|name`, `n.p:s` -> state, attempt and times (the timeline)
+-- KEYS[5]   events   stream, capped
+-- KEYS[6]   late     hash: `n.p` -> an outcome that came after the decision
+-- KEYS[7]   due      zset of the shard: everything unfinished, scored by the tick at which to look at it
+-- KEYS[8]   timers   zset of the shard, scored in ms of this server's TIME
+-- KEYS[9]   tick     counter of the shard, raised once a second by the sweep
+-- KEYS[10]  states   stem: states .. state is the zset of the shard's runs in it, scored by submission, ms
+-- KEYS[11]  ended    zset of the shard: `state|run id`, scored by the end of retention, ms
+-- KEYS[12]  wake     channel of the shard: told of a timer that is earlier than all others
+--
+-- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
+--   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
+--   b<p> it waits for a timer t<p> the token of its last failed attempt       l<p> lives lost
+--   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
+-- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
+local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local RUN_ID = string.match(RUN, ':run:(.*)$')
+
+local LEASE_TICKS = 4   -- a claim not vouched for this long is dead
+local LOOK_TICKS = 2    -- when the sweep first looks at something nobody has begun
+local EVENTS_KEPT = 1000
+local FINAL = { completed = 1, failed = 1, compensated = 1, compensation_failed = 1, cancelled = 1, timed_out = 1 }
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- %.0f: tostring() would round a time in ms to 1.7e+12.
+local function int(number) return string.format('%.0f', number) end
+
+local function tick() return tonumber(redis.call('GET', TICK) or '0') end
+
+local function look_at(member, in_ticks) redis.call('ZADD', DUE, tick() + in_ticks, member) end
+
+local function part_id(n, p) return RUN_ID .. '/' .. n .. '.' .. p end
+
+local function event(kind, name, detail)
+  redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'k', kind, 'n', name, 'd', detail or '')
+end
+
+local function step_is(n, p, state, attempt, started_ms, finished_ms)
+  redis.call('HSET', STEPS, n .. '.' .. p .. ':s', state .. '|' .. attempt .. '|' .. (started_ms or '') .. '|' .. (finished_ms or ''))
+end
+
+local function step_name(n, p)
+  return string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^[^|]*|(.*)$') or ''
+end
+
+local function set_state(new, now)
+  local old = redis.call('HGET', RUN, 'state')
+  if old ~= new then
+    redis.call('ZREM', STATES .. old, RUN_ID)
+    redis.call('ZADD', STATES .. new, redis.call('HGET', RUN, 'submitted_ms'), RUN_ID)
+  end
+  redis.call('HSET', RUN, 'state', new, 'updated_ms', int(now))
+end
+
+local function set_timer(kind, n, p, nonce, at_ms)
+  local member = kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce
+  local first = redis.call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', TIMERS, int(at_ms), member)
+  if #first == 0 or tonumber(first[2]) > at_ms then redis.call('PUBLISH', WAKE, int(at_ms)) end
+end
+
+local function drop_timer(kind, n, p, nonce)
+  redis.call('ZREM', TIMERS, kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce)
+end
+
+-- A run that has ended keeps its keys for a while only; what is written to it later must go with them.
+local function end_with_run(key)
+  local left = redis.call('PTTL', RUN)
+  if left > 0 then redis.call('PEXPIRE', key, left) end
+end
+
+local function claim_of(join, p)
+  local claim = redis.call('HGET', join, 'c' .. p)
+  if not claim then return nil end
+  local token, where, interruptible = string.match(claim, '^([^|]*)|(.*)|([01])$')
+  return { token = token, where = where, interruptible = interruptible }
+end
+
+-- The claims that outlive their part, flat: p, token, where, interruptible, ... The caller stops them.
+local function loose_claims(n)
+  local join, found = JOINS .. n, {}
+  local size = tonumber(redis.call('HGET', join, 'size') or '0')
+  for p = 0, size - 1 do
+    local claim = claim_of(join, p)
+    if claim then
+      for _, value in ipairs({ tostring(p), claim.token, claim.where, claim.interruptible }) do
+        found[#found + 1] = value
+      end
+    end
+  end
+  return found
+end
+
+local function loosen(n, by)
+  redis.call('HINCRBY', JOINS .. n, 'loose', by)
+  return redis.call('HINCRBY', RUN, 'loose', by)
+end
+
+-- A part will not run (again): nothing is due for it any more.
+local function retire(n, p, nonce)
+  local join = JOINS .. n
+  local waits = redis.call('HMGET', join, 'b' .. p, 'w' .. p)
+  if waits[1] then
+    drop_timer('start', n, p, nonce)
+    drop_timer('retry', n, p, nonce)
+    drop_timer('sleep', n, p, nonce)
+  end
+  if waits[2] then drop_timer('within', n, p, nonce) end
+end
+
+local function stop_rest(n, nonce, size)
+  local join, loose = JOINS .. n, 0
+  for p = 0, size - 1 do
+    local ended = redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1
+    if not ended then
+      retire(n, p, nonce)
+      if redis.call('HEXISTS', join, 'c' .. p) == 1 then
+        loose = loose + 1
+      else
+        redis.call('ZREM', DUE, part_id(n, p))
+        step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1')
+        event('step.stopped', step_name(n, p))
+      end
+    end
+  end
+  if loose > 0 then loosen(n, loose) end
+end
+
+-- One decision a join: writes the entry of await n, stops what is left of it and owes the run a turn.
+-- Returns the claims that are to be stopped (see loose_claims).
+local function decide(n, verdict, index, by, now)
+  local join = JOINS .. n
+  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout')
+  local size, ended = tonumber(f[1]), tonumber(f[4]) + tonumber(f[5])
+  local entry = { v = verdict, i = index, at = now, x = f[2], by = by, fp = f[3] }
+  redis.call('HSET', JOURNAL, n, cjson.encode(entry))
+  redis.call('HSET', RUN, 'seen', f[2], 'open', '', 'updated_ms', int(now))
+  redis.call('HSET', join, 'decided', 1)
+  if f[7] then drop_timer('join', n, '', f[2]) end
+  if ended < size then stop_rest(n, f[2], size) end
+  look_at(RUN_ID, LOOK_TICKS)
+  event('join.decided', n, verdict)
+  if tonumber(redis.call('HGET', join, 'loose') or '0') == 0 then
+    redis.call('UNLINK', join)
+    return {}
+  end
+  return loose_claims(n)
+end
+
+-- Whether the outcomes so far decide await n: its verdict and the part it rests on, or nil.
+local function verdict_of(n, p, good)
+  local f = redis.call('HMGET', JOINS .. n, 'policy', 'size', 'need', 'ok', 'bad')
+  local policy, size, need, ok, bad = f[1], tonumber(f[2]), tonumber(f[3]), tonumber(f[4]), tonumber(f[5])
+  if policy == 'all' then
+    if not good then return 'failed', p end
+    if ok == size then return 'all', '' end
+  elseif policy == 'settle' then
+    if ok + bad == size then return 'all', '' end
+  elseif policy == 'first' then
+    if good then return 'won', p end
+    if bad == size then return 'lost', '' end
+  elseif policy == 'quorum' then
+    if ok == need then return 'all', '' end
+    if bad > size - need then return 'lost', '' end
+  end
+  return nil
+end
+
+-- A part of an undecided join has ended with `outcome`. Returns whether that decided it, and whom to stop.
+local function end_part(n, p, outcome, by, now)
+  local join, good = JOINS .. n, string.sub(outcome, 1, 1) == 'v'
+  redis.call('HSET', JOURNAL, n .. '.' .. p, outcome)
+  redis.call('HINCRBY', join, good and 'ok' or 'bad', 1)
+  if good and redis.call('HGET', join, 'policy') == 'quorum' then
+    local order = redis.call('HGET', JOURNAL, n .. ':order')
+    redis.call('HSET', JOURNAL, n .. ':order', order and (order .. ',' .. p) or p)
+  end
+  retire(n, p, redis.call('HGET', join, 'nonce'))
+  redis.call('ZREM', DUE, part_id(n, p))
+  local verdict, index = verdict_of(n, p, good)
+  if not verdict then return false, {} end
+  return true, decide(n, verdict, index, by, now)
+end
+
+-- Part p may start now. Returns what is to be published: p, attempt, spec, nonce, the outcome that it undoes or ''.
+local function start_part(n, p, now)
+  local join = JOINS .. n
+  local f = redis.call('HMGET', join, 'a' .. p, 's' .. p, 'nonce', 'w' .. p)
+  redis.call('HDEL', join, 'b' .. p)
+  look_at(part_id(n, p), LOOK_TICKS)
+  if f[4] and not f[1] then set_timer('within', n, p, f[3], now + tonumber(f[4])) end
+  local undoes = string.match(p, '^(%d+)u$')
+  return { tostring(p), f[1] or '1', f[2], f[3], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' }
+end
+
+-- In a race a delayed part starts as soon as all parts before it have failed.
+local function start_next(n, now)
+  local join = JOINS .. n
+  local f = redis.call('HMGET', join, 'policy', 'size', 'nonce', 'decided')
+  if f[1] ~= 'first' or f[4] then return {} end
+  for p = 0, tonumber(f[2]) - 1 do
+    if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then
+      local delayed = redis.call('ZSCORE', TIMERS, 'start|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. f[3])
+      if not delayed then return {} end
+      drop_timer('start', n, p, f[3])
+      return start_part(n, p, now)
+    end
+  end
+  return {}
+end
+
+-- The claim goes with its attempt, whatever came of it.
+local function let_go(n, p, nonce)
+  local join = JOINS .. n
+  if redis.call('HDEL', join, 'x' .. p) == 1 then drop_timer('attempt', n, p, nonce) end
+  redis.call('HDEL', join, 'c' .. p)
+  redis.call('ZREM', DUE, part_id(n, p))
+end
+
+-- An attempt has failed and is to be made again after `delay_ms`.
+local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began_ms)
+  let_go(n, p, nonce)
+  redis.call('HSET', JOINS .. n, 'a' .. p, attempt + 1, 'b' .. p, 1, 't' .. p, token)
+  set_timer('retry', n, p, nonce, now + delay_ms)
+  step_is(n, p, 'retrying', attempt, began_ms, int(now))
+  event('step.retrying', step_name(n, p), why)
+end
+
+-- A claim that had outlived its part is over. Returns whether that decided the settle that waits for it.
+local function tighten(n, by, now)
+  local left = loosen(n, -1)
+  if tonumber(redis.call('HGET', JOINS .. n, 'loose')) == 0 and redis.call('HEXISTS', JOINS .. n, 'decided') == 1 then
+    redis.call('UNLINK', JOINS .. n)
+  end
+  if left > 0 then return false end
+  local open = redis.call('HGET', RUN, 'open') or ''
+  if open == '' or redis.call('HGET', JOINS .. open, 'policy') ~= 'settled' then return false end
+  redis.call('HSET', JOURNAL, open .. '.late', cjson.encode(redis.call('HGETALL', LATE)))
+  decide(open, 'all', '', by, now)
+  return true
+end
+
+-- A part ended after its join was decided: its outcome goes to `late`. If it carries an undo and succeeded, or may
+-- have, the undo is owed at once as the part `<p>u`. Returns the undo to publish (see start_part) or {}.
+local function end_late(n, p, outcome, now)
+  local join, kind = JOINS .. n, string.sub(outcome, 1, 1)
+  local spec = redis.call('HGET', join, 's' .. p)
+  redis.call('HSETNX', LATE, n .. '.' .. p, outcome)
+  end_with_run(LATE)
+  local undo = (kind == 'v' or kind == 'u') and spec and cjson.decode(spec)['undo']
+  if not undo then return {} end
+  loosen(n, 1)
+  local twin = p .. 'u'
+  redis.call('HSET', join, 's' .. twin, spec)
+  redis.call('HSET', STEPS, n .. '.' .. twin, undo['queue'] .. '|' .. undo['label'])
+  look_at(part_id(n, twin), LOOK_TICKS)
+  event('saga.undoing', undo['label'], '')
+  return { twin, '1', spec, redis.call('HGET', join, 'nonce'), outcome }
+end

@@ -1,0 +1,90 @@
+-- Open await n of a run and file every part of it in `due`, if the run is still where the turn believes.
+--
+-- ARGV[1] n          await number                ARGV[2] seen    nonce of the last await the turn has read
+-- ARGV[3] nonce      made once by this turn      ARGV[4] fp      fingerprint: kind and step names
+-- ARGV[5] policy     all|settle|first|quorum|settled             ARGV[6] need  successes a quorum needs
+-- ARGV[7] state      of the run from now on      ARGV[8] undo    1 if this await undoes something
+-- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] how many values of status follow (0 or 3)
+-- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
+-- then for each part: kind (step|sleep), delay ms, within ms, queue, label, spec (JSON)
+--
+-- Answers {opened}: created by this token, publish every step that has no delay
+--         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
+--         {moved}: the journal is not what the turn has read; start over
+--         {foreign, fp}: another await is open, or was recorded, under this number
+--         {gone}: the run is not there or has ended
+local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels')
+if not state[1] or FINAL[state[1]] then return { 'gone' } end
+local n, nonce, fp = ARGV[1], ARGV[3], ARGV[4]
+local join = JOINS .. n
+if redis.call('HEXISTS', JOURNAL, n) == 1 or state[2] ~= ARGV[2] then return { 'moved' } end
+if state[3] ~= '' and state[3] ~= n then return { 'moved' } end
+
+if state[3] == n then
+  local open = redis.call('HMGET', join, 'nonce', 'fp', 'size')
+  if open[1] == nonce then return { 'opened' } end
+  if open[2] ~= fp then return { 'foreign', open[2] } end
+  local waiting = { 'exists', open[1] }
+  for p = 0, tonumber(open[3]) - 1 do
+    local f = redis.call('HMGET', join, 'c' .. p, 'b' .. p, 'a' .. p)
+    if not f[1] and not f[2] and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then
+      waiting[#waiting + 1] = tostring(p)
+      waiting[#waiting + 1] = f[3] or '1'
+    end
+  end
+  return waiting
+end
+
+local now, at = now_ms(), 10
+if ARGV[at] == '3' then
+  redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])
+  at = at + 3
+end
+local events = tonumber(ARGV[at + 1])
+at = at + 1
+for i = 1, events do
+  event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  at = at + 3
+end
+local size = (#ARGV - at) / 6
+redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0, 'undo', ARGV[8])
+redis.call('HSET', RUN, 'open', n)
+redis.call('HSETNX', RUN, 'started_ms', int(now))
+redis.call('ZREM', DUE, RUN_ID)
+if state[1] ~= 'cancelling' or ARGV[7] == 'compensating' then set_state(ARGV[7], now) end
+event('join.opened', n, fp)
+
+-- A cancel that came while nothing was open is answered here; after a second one only undos still run.
+local stopping = state[4] or (tonumber(state[5] or '0') > 1 and ARGV[8] ~= '1' and 'cancelled again')
+if stopping then
+  redis.call('HDEL', RUN, 'cancel')
+  redis.call('HSET', join, 'size', 0)
+  decide(n, 'cancelled', stopping, nonce, now)
+  return { 'moved' }
+end
+if ARGV[5] == 'settled' and tonumber(redis.call('HGET', RUN, 'loose') or '0') == 0 then
+  redis.call('HSET', JOURNAL, n .. '.late', cjson.encode(redis.call('HGETALL', LATE)))
+  decide(n, 'all', '', nonce, now)
+  return { 'moved' }
+end
+
+local timeout_ms = tonumber(ARGV[9])
+if timeout_ms > 0 then
+  redis.call('HSET', join, 'timeout', ARGV[9])
+  set_timer('join', n, '', nonce, now + timeout_ms)
+end
+for p = 0, size - 1 do
+  local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  redis.call('HSET', STEPS, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
+  redis.call('HSET', join, 's' .. p, ARGV[at + 6])
+  if within_ms > 0 then redis.call('HSET', join, 'w' .. p, within_ms) end
+  if kind == 'sleep' or delay_ms > 0 then
+    redis.call('HSET', join, 'b' .. p, 1)
+    set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
+  else
+    look_at(part_id(n, p), LOOK_TICKS)
+    if within_ms > 0 then set_timer('within', n, p, nonce, now + within_ms) end
+  end
+  at = at + 6
+end
+return { 'opened' }

@@ -1,0 +1,36 @@
+-- A claim is over although its attempt never said how it ended: its process died or was stopped.
+--
+-- ARGV[1] n   ARGV[2] p   ARGV[3] nonce   ARGV[4] token, or '' for a claim that nobody vouches for
+-- ARGV[5] lives a part has (1 if its spec says `once`)   ARGV[6] its outcome once they are used up
+-- ARGV[7] token of this call
+--
+-- Answers {none}: no such claim, or it is alive; {start, [], part}: publish it again;
+--         {decided, stop, undo}, {recorded, stop, undo}: as finish does
+local n, p, nonce, token, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4], now_ms()
+local join, np = JOINS .. n, ARGV[1] .. '.' .. ARGV[2]
+local f = redis.call('HMGET', join, 'nonce', 'decided')
+local claim = claim_of(join, p)
+if not claim or f[1] ~= nonce then return { 'none', {}, {} } end
+if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end
+if token == '' and tonumber(redis.call('ZSCORE', DUE, part_id(n, p)) or '0') >= tick() then return { 'none', {}, {} } end
+let_go(n, p, nonce)
+local twin, undo = string.sub(p, -1) == 'u', {}
+if not twin and (f[2] or redis.call('HEXISTS', JOURNAL, np) == 1) then
+  if redis.call('HEXISTS', JOURNAL, np) == 0 then undo = end_late(n, p, 'u', now) end
+  step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
+  event('step.stopped', step_name(n, p))
+  return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, undo }
+end
+local spec = cjson.decode(redis.call('HGET', join, 's' .. p) or '{}')
+local lives = spec['once'] and 1 or tonumber(ARGV[5])
+if redis.call('HINCRBY', join, 'l' .. p, 1) < lives then return { 'start', {}, start_part(n, p, now) } end
+step_is(n, p, 'failed', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
+if twin then
+  redis.call('HSETNX', LATE, np, ARGV[6])
+  end_with_run(LATE)
+  event('saga.undo_failed', step_name(n, p), 'its process died each time')
+  return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, {} }
+end
+event('step.failed', step_name(n, p), 'its process died each time')
+local decided, stop = end_part(n, p, ARGV[6], ARGV[7], now)
+return { decided and 'decided' or 'recorded', stop, decided and {} or start_next(n, now) }

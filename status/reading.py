@@ -1,0 +1,272 @@
+"""Reads runs without changing them: status, listing, history, watching."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Any, cast
+
+from redis import Redis
+
+from status.errors import ConfigError, ErrorInfo, RunNotFound, TimedOut
+from status.keys import Keys
+from status.models import Event, Page, RunStatus, StepStatus, error_from_json, moment
+from status.states import FINAL, State, StepState
+
+#: One blocking read lasts at most this long, so that a lost connection is noticed.
+BLOCK_MS = 5000
+
+
+class Reader:
+    """The status of runs.
+
+    Args:
+        redis: A client with `decode_responses=True`.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.redis = redis
+        self.keys = keys
+
+    def status(self, run_id: str) -> RunStatus:
+        """A run with its steps.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hgetall(self.keys.run(run_id))
+        pipe.hgetall(self.keys.steps(run_id))
+        pipe.hgetall(self.keys.journal(run_id))
+        run, steps, journal = pipe.execute()
+        if not run.get("workflow"):
+            raise RunNotFound(run_id)
+        return _run_status(run_id, run, _steps(run_id, steps, journal))
+
+    def result(self, run_id: str) -> tuple[State, str, ErrorInfo | None]:
+        """State, result (JSON) and error of a run.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        answer = self.redis.hmget(self.keys.run(run_id), ["state", "result", "error"])
+        state, result, error = cast("list[str | None]", answer)
+        if not state:
+            raise RunNotFound(run_id)
+        return State(state), result or "", error_from_json(error) if error else None
+
+    def page(
+        self,
+        *,
+        workflow: str | None = None,
+        state: State | str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Some of the runs, newest first.
+
+        Raises:
+            ConfigError: `limit`, `state` or `cursor` is malformed.
+        """
+        if not 1 <= limit <= 1000:
+            raise ConfigError(f"limit must be from 1 to 1000, got {limit}")
+        states = [_state(state)] if state else list(State)
+        before = _decode_cursor(cursor)
+        runs: list[RunStatus] = []
+        while len(runs) < limit:
+            found = self._before(states, before, limit)
+            if not found:
+                return Page(tuple(runs), None)
+            for place, status in zip(found, self._briefly([run_id for _, run_id in found]), strict=True):
+                before = place
+                if status is not None and (workflow is None or status.workflow == workflow):
+                    runs.append(status)
+                if len(runs) == limit:
+                    break
+        return Page(tuple(runs), _encode_cursor(before))
+
+    def counts(self) -> dict[State, int]:
+        """How many runs are in each state."""
+        pipe = self.redis.pipeline(transaction=False)
+        wanted = [(state, shard) for state in State for shard in range(self.keys.shards)]
+        for state, shard in wanted:
+            pipe.zcard(self.keys.state(shard, state))
+        totals = dict.fromkeys(State, 0)
+        for (state, _), number in zip(wanted, pipe.execute(), strict=True):
+            totals[state] += number
+        return totals
+
+    def history(self, run_id: str) -> tuple[Event, ...]:
+        """What happened to a run, oldest first; of a long one, about the last 1,000 events.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        rows = cast("list[tuple[str, dict[str, str]]]", self.redis.xrange(self.keys.events(run_id)))
+        if not rows and not self.redis.exists(self.keys.run(run_id)):
+            raise RunNotFound(run_id)
+        return tuple(_event(run_id, *row) for row in rows)
+
+    def watch(self, run_id: str, timeout_s: float | None = None) -> Iterator[Event]:
+        """Events from the first, then as they happen; ends with the run.
+
+        Raises:
+            RunNotFound: There is no such run.
+            TimedOut: `timeout_s` is over and the run is not.
+        """
+        if not self.redis.exists(self.keys.run(run_id)):
+            raise RunNotFound(run_id)
+        return self.watch_many([run_id], timeout_s)
+
+    def watch_many(self, run_ids: Iterable[str], timeout_s: float | None = None) -> Iterator[Event]:
+        """Events of several runs, each run's in order; ends with the last of them.
+
+        Raises:
+            TimedOut: `timeout_s` is over and a run is not.
+        """
+        names = {self.keys.events(run_id): run_id for run_id in run_ids}
+        at = dict.fromkeys(names, "0-0")
+        end = None if timeout_s is None else monotonic() + timeout_s
+        while at:
+            left_ms = BLOCK_MS if end is None else int((end - monotonic()) * 1000)
+            if left_ms <= 0:
+                raise TimedOut(
+                    f"{len(at)} run(s) had not ended after {timeout_s} s, the first is {names[next(iter(at))]}"
+                )
+            answer = self.redis.xread(cast("Any", at), count=500, block=min(left_ms, BLOCK_MS))
+            for stream, rows in _streams(answer):
+                for row_id, fields in rows:
+                    at[stream] = row_id
+                    event = _event(names[stream], row_id, fields)
+                    yield event
+                    if event.kind.removeprefix("run.") in FINAL:
+                        del at[stream]
+                        break
+            if not answer:
+                self._drop_expired(at)
+
+    def _drop_expired(self, at: dict[str, str]) -> None:
+        for stream in list(at):
+            if not self.redis.exists(stream):
+                del at[stream]
+
+    def _before(self, states: Sequence[State], before: tuple[float, str], limit: int) -> list[tuple[float, str]]:
+        """The newest `limit` runs that come after `before` in the listing: (submitted ms, run id)."""
+        pipe = self.redis.pipeline(transaction=False)
+        for state in states:
+            for shard in range(self.keys.shards):
+                # Inclusive, with room for those of the same ms: the cut is made below.
+                pipe.zrange(
+                    self.keys.state(shard, state), cast("Any", before[0]), cast("Any", "-inf"),
+                    desc=True, byscore=True, withscores=True, offset=0, num=limit + 1,
+                )  # fmt: skip
+        rows = ((score, run_id) for answer in pipe.execute() for run_id, score in answer if (score, run_id) < before)
+        return heapq.nlargest(limit, rows)
+
+    def _briefly(self, run_ids: Sequence[str]) -> list[RunStatus | None]:
+        pipe = self.redis.pipeline(transaction=False)
+        for run_id in run_ids:
+            pipe.hgetall(self.keys.run(run_id))
+        return [
+            _run_status(run_id, run) if run.get("workflow") else None
+            for run_id, run in zip(run_ids, pipe.execute(), strict=True)
+        ]
+
+
+def _state(state: str) -> State:
+    try:
+        return State(state)
+    except ValueError as error:
+        raise ConfigError(f"no state is called {state!r}: there are {', '.join(State)}") from error
+
+
+def _streams(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """The rows of XREAD, in the shape of either protocol version."""
+    if isinstance(answer, dict):
+        for stream, chunks in answer.items():
+            yield (
+                stream,
+                [row for chunk in chunks for row in (chunk if isinstance(chunk[0], list | tuple) else [chunk])],
+            )
+    else:
+        yield from answer or ()
+
+
+def _encode_cursor(place: tuple[float, str]) -> str:
+    return base64.urlsafe_b64encode(f"{place[0]:.0f}|{place[1]}".encode()).decode()
+
+
+def _decode_cursor(cursor: str | None) -> tuple[float, str]:
+    if cursor is None:
+        return float("inf"), ""
+    try:
+        score, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
+        return float(score), run_id
+    except (ValueError, binascii.Error) as error:
+        raise ConfigError(f"cursor {cursor!r} is not one that a listing gave") from error
+
+
+def _event(run_id: str, row_id: str, fields: Mapping[str, str]) -> Event:
+    at = moment(row_id.partition("-")[0])
+    assert at is not None  # noqa: S101 — a stream id always has a time
+    detail = fields.get("d", "")
+    return Event(run_id, at, fields["k"], fields.get("n", ""), _detail(detail))
+
+
+def _detail(text: str) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    if text.startswith("{"):
+        return cast("Mapping[str, Any]", json.loads(text))
+    return {"detail": text}
+
+
+def _run_status(run_id: str, run: Mapping[str, str], steps: tuple[StepStatus, ...] = ()) -> RunStatus:
+    submitted = moment(run["submitted_ms"])
+    updated = moment(run["updated_ms"])
+    assert submitted is not None and updated is not None  # noqa: S101, PT018 — written by submit
+    return RunStatus(
+        run_id=run_id,
+        workflow=run["workflow"],
+        state=State(run["state"]),
+        phase=run.get("phase", ""),
+        progress=float(run.get("progress", 0)),
+        metadata=json.loads(run.get("meta") or "{}"),
+        error=error_from_json(run["error"]) if run.get("error") else None,
+        started_at=submitted,
+        updated_at=updated,
+        finished_at=moment(run.get("finished_ms")),
+        steps=steps,
+        parent=run.get("parent") or None,
+    )
+
+
+def _steps(run_id: str, steps: Mapping[str, str], journal: Mapping[str, str]) -> tuple[StepStatus, ...]:
+    places = sorted((place for place in steps if not place.endswith(":s")), key=_place)
+    return tuple(_step(run_id, place, steps, journal) for place in places)
+
+
+def _place(place: str) -> tuple[int, int, str]:
+    n, _, p = place.partition(".")
+    return int(n), int(p.rstrip("u")), p
+
+
+def _step(run_id: str, place: str, steps: Mapping[str, str], journal: Mapping[str, str]) -> StepStatus:
+    queue, _, name = steps[place].partition("|")
+    state, attempt, started_ms, finished_ms = (steps.get(f"{place}:s") or f"{StepState.WAITING}|1||").split("|")
+    outcome = journal.get(place, "")
+    error = error_from_json(outcome[1:]) if outcome[:1] in {"e", "u"} and len(outcome) > 1 else None
+    return StepStatus(
+        step_id=f"{run_id}/{place}",
+        name=name,
+        state=state,
+        attempt=int(attempt),
+        queue=queue,
+        started_at=moment(started_ms),
+        finished_at=moment(finished_ms),
+        error=error,
+    )

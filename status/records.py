@@ -1,0 +1,191 @@
+"""What goes into a transition and what comes out of it, as values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from status.errors import ConfigError
+
+RUN_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}")
+_MESSAGE_ID = re.compile(r"(?P<run>[^/~]+)/(?P<n>\d+)\.(?P<p>\d+u?)~(?P<nonce>[^.~]+)\.(?P<attempt>\d+)")
+
+
+def check_run_id(run_id: str) -> str:
+    """Give `run_id` back if it is one.
+
+    Raises:
+        ConfigError: It has other characters, or too many.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise ConfigError(f"run id {run_id!r} won't do: 1 to 200 of A-Z a-z 0-9 . _ : @ -")
+    return run_id
+
+
+class PartRef(NamedTuple):
+    """One attempt of one part of one life of a join."""
+
+    run_id: str
+    n: int  #: await number
+    p: str  #: part; `1u` is the undo of part 1 of a decided join
+    nonce: str
+    attempt: int
+
+    @property
+    def step_id(self) -> str:
+        """What people see: `order-7/2.1`."""
+        return f"{self.run_id}/{self.n}.{self.p}"
+
+    @property
+    def message_id(self) -> str:
+        """Celery's task id: new for each attempt and each life, so that a revoked id never comes back."""
+        return f"{self.run_id}/{self.n}.{self.p}~{self.nonce}.{self.attempt}"
+
+    @classmethod
+    def parse(cls, message_id: str) -> PartRef | None:
+        """Read a Celery task id; None if it is not one of ours."""
+        found = _MESSAGE_ID.fullmatch(message_id)
+        if found is None:
+            return None
+        return cls(found["run"], int(found["n"]), found["p"], found["nonce"], int(found["attempt"]))
+
+
+class Claim(NamedTuple):
+    """Who runs a part: which delivery, on which worker."""
+
+    token: str
+    where: str  #: the worker's node name
+    interruptible: bool
+
+
+class Publishable(NamedTuple):
+    """A part whose message is to be sent now."""
+
+    ref: PartRef
+    spec: str  #: JSON, as given to `open_join`
+    undoes: str  #: the outcome that it undoes, or ''
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a transition that ended something says.
+
+    Attributes:
+        code: See the script. `decided` owes the run a turn.
+        stop: Claims of a decided join, to be stopped where they run.
+        publish: Parts that may start now.
+    """
+
+    code: str
+    stop: tuple[Claim, ...] = ()
+    publish: tuple[Publishable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewPart:
+    """A part of a join that is about to be opened."""
+
+    kind: Literal["step", "sleep"]
+    queue: str
+    label: str
+    spec: str = "{}"
+    delay_ms: int = 0
+    within_ms: int = 0
+
+
+class Remark(NamedTuple):
+    """An event that travels with a transition."""
+
+    kind: str
+    name: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a turn has to say; applied only by the transition that creates something.
+
+    Attributes:
+        status: Phase, progress and the whole metadata (JSON), or None if unchanged.
+    """
+
+    status: tuple[str, float, str] | None = None
+    remarks: Sequence[Remark] = ()
+
+    def arguments(self) -> list[str | int]:
+        """As the scripts read it."""
+        flat: list[str | int] = (
+            [0] if self.status is None else [3, self.status[0], repr(self.status[1]), self.status[2]]
+        )
+        flat.append(len(self.remarks))
+        for remark in self.remarks:
+            flat += remark
+        return flat
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The answer of `open_join`.
+
+    Attributes:
+        code: `opened`, `exists`, `moved`, `foreign` or `gone`.
+        nonce: Of the join that is open.
+        waiting: Part -> attempt, of the parts that nobody has claimed (`exists`).
+        found: The fingerprint that is there instead (`foreign`).
+    """
+
+    code: str
+    nonce: str = ""
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    found: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The answer of `begin`: `granted`, or why not."""
+
+    code: str
+    now_ms: int = 0
+    deadline_ms: int = 0
+
+    @property
+    def granted(self) -> bool:
+        """Whether the attempt may run."""
+        return self.code == "granted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run and its journal, as a turn reads them."""
+
+    run_id: str
+    fields: Mapping[str, str]
+    journal: Mapping[str, str]
+
+    @property
+    def workflow(self) -> str:
+        """The name of its workflow."""
+        return self.fields["workflow"]
+
+
+class Timer(NamedTuple):
+    """A timer that is due."""
+
+    kind: str
+    run_id: str
+    n: str
+    p: str
+    nonce: str
+
+    @classmethod
+    def parse(cls, member: str) -> Timer:
+        """Read a member of the timers."""
+        kind, run_id, n, p, nonce = member.split("|")
+        return cls(kind, run_id, n, p, nonce)
+
+
+def pairs(flat: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
+    """Cut a flat answer of Redis into tuples of `size`."""
+    return [tuple(flat[at : at + size]) for at in range(0, len(flat), size)]

@@ -1,0 +1,43 @@
+"""Settings, checked once, when a process starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from status.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What can be set, each by the environment variable `CELERIAC_` and its name in capitals."""
+
+    shards: int = 16  #: slots that runs are spread over; can't change once runs exist
+    retention_s: int = 7 * 24 * 3600  #: how long a finished run can be looked at
+    max_lives: int = 5  #: a step whose process died this often is given up
+    payload_limit_bytes: int = 1024 * 1024  #: the largest argument list or result of a step
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 1:
+                raise ConfigError(f"CELERIAC_{field.name.upper()} must be at least 1, got {value}")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read the settings from environment variables.
+
+        Raises:
+            ConfigError: A value is not a whole number, or too small.
+        """
+        given: dict[str, int] = {}
+        for field in fields(cls):
+            name = f"CELERIAC_{field.name.upper()}"
+            if name not in environ:
+                continue
+            try:
+                given[field.name] = int(environ[name])
+            except ValueError as error:
+                raise ConfigError(f"{name} must be a whole number, got {environ[name]!r}") from error
+        return cls(**given)

@@ -1,0 +1,303 @@
+"""The transitions of a run: one typed method for each Lua script. Nobody else calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, cast
+
+from redis import Redis
+
+from status import scripts
+from status.errors import ConfigError, RunConflict, RunNotFound
+from status.keys import Keys
+from status.records import (
+    Claim,
+    Ending,
+    Grant,
+    NewPart,
+    News,
+    Opening,
+    PartRef,
+    Publishable,
+    RunRecord,
+    Timer,
+    check_run_id,
+    pairs,
+)
+from status.settings import Settings
+
+#: How long a worker that stopped sweeping keeps others from it. Three missed seconds.
+SWEEPER_LEASE_MS = 3000
+
+
+class Store:
+    """Runs, in Redis.
+
+    Args:
+        redis: A client with `decode_responses=True`.
+        settings: How many shards, how long runs are kept, how many lives a part has.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self.redis = redis
+        self.settings = settings
+        self.keys = Keys(settings.shards)
+
+    def _call(self, name: str, run_id: str, *args: Any) -> Any:
+        return scripts.call(self.redis, name, self.keys.of_run(run_id), args)
+
+    def check_layout(self) -> None:
+        """Refuse a number of shards other than the one this Redis was first used with.
+
+        Raises:
+            ConfigError: They differ; runs would be looked for where they are not.
+        """
+        shards = self.settings.shards
+        if not self.redis.set(Keys.layout(), shards, nx=True):
+            there = int(cast("str", self.redis.get(Keys.layout())))
+            if there != shards:
+                raise ConfigError(
+                    f"this Redis holds runs on {there} shards, CELERIAC_SHARDS says {shards}: set it to {there}"
+                )
+
+    # --- a run --------------------------------------------------------------------
+
+    def submit(
+        self,
+        run_id: str,
+        *,
+        workflow: str,
+        input_json: str,
+        digest: str,
+        token: str,
+        timeout_ms: int = 0,
+        retention_ms: int | None = None,
+        parent: str = "",
+    ) -> bool:
+        """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
+
+        Returns:
+            Whether this call made it; if so, its first turn is to be published.
+
+        Raises:
+            RunConflict: The id is taken by another workflow or other arguments.
+            ConfigError: The id is malformed.
+        """
+        keep_ms = retention_ms or self.settings.retention_s * 1000
+        answer = self._call(
+            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, parent
+        )
+        if answer[0] == "conflict":
+            raise RunConflict(
+                f"run id {run_id!r} is taken by a run ({answer[1]}) of another workflow or with other arguments: "
+                "choose another id, or give the same arguments to get that run"
+            )
+        return bool(answer[0] == "created")
+
+    def load(self, run_id: str) -> RunRecord | None:
+        """A run and its journal, or None if there is no such run."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hgetall(self.keys.run(run_id))
+        pipe.hgetall(self.keys.journal(run_id))
+        fields, journal = pipe.execute()
+        return RunRecord(run_id, fields, journal) if fields.get("workflow") else None
+
+    def open_join(
+        self,
+        run_id: str,
+        n: int,
+        *,
+        seen: str,
+        nonce: str,
+        fingerprint: str,
+        policy: str,
+        parts: Sequence[NewPart],
+        need: int = 0,
+        state: str = "running",
+        undo: bool = False,
+        timeout_ms: int = 0,
+        news: News | None = None,
+    ) -> Opening:
+        """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`."""
+        args: list[Any] = [n, seen, nonce, fingerprint, policy, need, state, int(undo), timeout_ms]
+        args += (news or News()).arguments()
+        for part in parts:
+            args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
+        answer = self._call("open_join", run_id, *args)
+        if answer[0] == "exists":
+            return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
+        return Opening(answer[0], nonce, found=answer[1] if answer[0] == "foreign" else "")
+
+    def complete(
+        self,
+        run_id: str,
+        *,
+        seen: str,
+        token: str,
+        state: str,
+        result: str = "",
+        error: str = "",
+        news: News | None = None,
+    ) -> str:
+        """End the run, if its journal still ends with `seen`.
+
+        Returns:
+            `completed` (by this token), `moved` or `gone`.
+        """
+        flat = (news or News()).arguments()
+        return str(self._call("complete", run_id, seen, token, state, result, error, *flat)[0])
+
+    def cancel(self, run_id: str, reason: str, *, token: str, code: int = 409) -> Ending:
+        """Decide the open await, or else the next one, as cancelled. See `cancel.lua`.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        answer = self._call("cancel", run_id, reason, code, token)
+        if answer[0] == "gone":
+            raise RunNotFound(run_id)
+        stop = answer[1] if answer[0] == "decided" else []
+        return Ending(answer[0], self._claims(stop))
+
+    def park(self, run_id: str, *, seen: str, error: str, look_in_ticks: int = 10) -> bool:
+        """Let the run wait for other code, with `error` (JSON) set."""
+        return bool(self._call("park", run_id, seen, error, look_in_ticks))
+
+    # --- a part -------------------------------------------------------------------
+
+    def begin(
+        self,
+        ref: PartRef,
+        *,
+        token: str,
+        where: str,
+        interruptible: bool = False,
+        timeout_ms: int = 0,
+        retry_in_ms: int = -1,
+    ) -> Grant:
+        """Ask for the claim on a part. See `begin.lua` for the answers."""
+        answer = self._call(
+            "begin",
+            ref.run_id,
+            ref.n,
+            ref.p,
+            ref.nonce,
+            ref.attempt,
+            token,
+            where,
+            int(interruptible),
+            timeout_ms,
+            retry_in_ms,
+        )
+        return Grant(*answer[:1], *map(int, answer[1:]))
+
+    def finish(
+        self,
+        ref: PartRef,
+        *,
+        token: str,
+        kind: Literal["done", "failed", "retry"],
+        outcome: str,
+        began_ms: int,
+        retry_in_ms: int = 0,
+        line: str = "",
+    ) -> Ending:
+        """Record what came of an attempt. See `finish.lua` for the answers."""
+        answer = self._call(
+            "finish",
+            ref.run_id,
+            ref.n,
+            ref.p,
+            ref.nonce,
+            ref.attempt,
+            token,
+            kind,
+            outcome,
+            retry_in_ms,
+            began_ms,
+            line,
+        )
+        return self._ending(ref.run_id, ref.n, answer)
+
+    def release(self, ref: PartRef, *, token: str, call_token: str, outcome: str) -> Ending:
+        """Take back a claim whose attempt never said how it ended.
+
+        Args:
+            token: The claim's; '' for a claim that nobody vouches for any more.
+            outcome: The part's, once its lives are used up.
+        """
+        answer = self._call(
+            "release", ref.run_id, ref.n, ref.p, ref.nonce, token, self.settings.max_lives, outcome, call_token
+        )
+        return self._ending(ref.run_id, ref.n, answer)
+
+    def vouch(self, run_id: str, claims: Iterable[tuple[int, str, str]]) -> int:
+        """Renew the claims (await, part, token) of one run; how many of them still stand."""
+        return int(self._call("vouch", run_id, *[value for claim in claims for value in claim]))
+
+    def stopped(self, ref: PartRef) -> bool:
+        """Whether the part's join was decided, or the part ended, without waiting for it."""
+        if ref.p.endswith("u"):
+            return False
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.hexists(self.keys.journal(ref.run_id), str(ref.n))
+        pipe.hexists(self.keys.journal(ref.run_id), f"{ref.n}.{ref.p}")
+        return any(pipe.execute())
+
+    # --- timers and the sweep -----------------------------------------------------
+
+    def due_timers(self, shard: int, limit: int = 200) -> tuple[list[Timer], int | None]:
+        """The timers of a shard that are due, and in how many ms the next one is (None: there is none)."""
+        seconds, micros = self.redis.time()
+        now_ms = seconds * 1000 + micros // 1000
+        rows = cast(
+            "list[tuple[str, float]]", self.redis.zrange(self.keys.timers(shard), 0, limit - 1, withscores=True)
+        )
+        due = [Timer.parse(member) for member, at_ms in rows if at_ms <= now_ms]
+        ahead = [at_ms for _, at_ms in rows if at_ms > now_ms]
+        if not ahead:
+            return due, 0 if len(due) == limit else None
+        return due, int(ahead[0] - now_ms)
+
+    def fire(self, timer: Timer, *, token: str) -> Ending:
+        """Do what a timer is for, once. See `fire.lua`; `expired` asks for a cancel of the run."""
+        answer = self._call("fire", timer.run_id, timer.kind, timer.n, timer.p, timer.nonce, token)
+        return self._ending(timer.run_id, int(timer.n or 0), answer)
+
+    def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
+        """Raise a shard's tick and name what is due; None if another worker sweeps it."""
+        keys = (self.keys.lease(shard), self.keys.tick(shard), self.keys.due(shard), self.keys.raised(shard))
+        answer = scripts.call(self.redis, "sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
+        return list(answer[1:]) if answer[0] else None
+
+    def repair(self, run_id: str, n: str = "", p: str = "") -> tuple[str, Any]:
+        """What would put a due thing back on its way. See `repair.lua`.
+
+        Returns:
+            `none`; `turn` and the workflow; `waiting` and (queue, Publishable); `claimed` and its PartRef.
+        """
+        answer = self._call("repair", run_id, n, p)
+        match answer[0]:
+            case "turn":
+                return "turn", answer[1]
+            case "waiting":
+                return "waiting", (answer[1], next(self._publishable(run_id, int(n), answer[2])))
+            case "claimed":
+                return "claimed", PartRef(run_id, int(n), p, answer[1], 0)
+        return "none", None
+
+    # --- answers ------------------------------------------------------------------
+
+    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
+        code, stop, part = answer
+        return Ending(code, self._claims(stop), tuple(self._publishable(run_id, n, part)))
+
+    @staticmethod
+    def _claims(flat: Sequence[str]) -> tuple[Claim, ...]:
+        return tuple(Claim(token, where, interruptible == "1") for _part, token, where, interruptible in pairs(flat, 4))
+
+    @staticmethod
+    def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:
+        if part:
+            p, attempt, spec, nonce, undoes = part
+            yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)
