@@ -54,9 +54,7 @@ def free_port() -> int:
 class Child:
     """One process; its output is in `log`, over all its lives."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.command = list(command)
         self.log = log
@@ -200,10 +198,11 @@ class Worker(Child):
         concurrency: int = 2,
         queues: Sequence[str] = (),
         name: str = "worker",
+        loglevel: str = "INFO",
         options: Sequence[str] = (),
     ) -> None:
         command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool, "-c", str(concurrency)]
-        command += ["-n", f"{name}@%h", "--loglevel", "INFO", *options]
+        command += ["-n", f"{name}@%h", "--loglevel", loglevel, *options]
         if queues:
             command += ["-Q", ",".join(queues)]
         super().__init__(name, command, log=log, env={"PYTHONUNBUFFERED": "1", **env})

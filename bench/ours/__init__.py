@@ -1,0 +1,1 @@
+"""The same order on celeriac."""

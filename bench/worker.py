@@ -1,0 +1,9 @@
+"""`celery -A bench.worker worker`: the app, made from the environment that the bench gives its workers."""
+
+from __future__ import annotations
+
+import os
+
+from bench.app import make_app
+
+app = make_app(os.environ["REDIS_URL"], os.environ["BENCH_SIDES"].split(","))
