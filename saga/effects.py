@@ -41,7 +41,7 @@ class Owner(Protocol):
     """Whose receipt it is: what `canvas.current_step()` tells."""
 
     @property
-    def name(self) -> str: ...
+    def step_name(self) -> str: ...
     @property
     def idempotency_key(self) -> str: ...
     @property
@@ -54,7 +54,7 @@ class Owner(Protocol):
 class Identity:
     """An `Owner` for code outside of a step: a script, a test."""
 
-    name: str
+    step_name: str
     idempotency_key: str
     arguments_digest: str = ""
     undoes: str | None = None
@@ -114,22 +114,42 @@ def open_receipt(session: Session | Connection, owner: Owner, *, undoes: str | N
             session.execute(update(receipts).where(own).values(value=r.text))
 
 
+def look(session: Session | Connection, owner: Owner) -> Receipt | None:
+    """The receipt of an earlier run, if there is one; writes nothing, so it may be a session for reading.
+
+    For steps that call the outside before they write: one that had its effect need not call again.
+
+    Raises:
+        Tombstoned: The owner was undone before it ran.
+        ReceiptMismatch: The key was used with other arguments or by another step.
+    """
+    row = session.execute(select(receipts).where(receipts.c.key == owner.idempotency_key)).one_or_none()
+    if row is None:
+        return None
+    value = _loaded(_checked(row, owner))
+    return Receipt(done=True, value=value, undoes=owner.undoes, acted=False, action=None)
+
+
 def _claim(session: Session | Connection, owner: Owner) -> Row[Any] | None:
     """Write this step's receipt; the row of an earlier run, if there is one."""
     # Before the effect and not after it: a second transaction stops here, at the unique key, until the
     # first has committed (then it finds its receipt) or not (then it may have the effect itself).
     if _inserted(session, owner, key=owner.idempotency_key, tombstone=False):
         return None
-    row = _row(session, owner.idempotency_key)
+    return _checked(_row(session, owner.idempotency_key), owner)
+
+
+def _checked(row: Row[Any], owner: Owner) -> Row[Any]:
     if row.tombstone:
         raise Tombstoned(
-            f"{owner.name} ({owner.idempotency_key}) was undone by {row.step} before it ran: it has no effect now",
+            f"{owner.step_name} ({owner.idempotency_key}) was undone by {row.step} before it ran: "
+            "it has no effect now",
             code=409,
         )
-    if (row.step, row.arguments_digest) != (owner.name, owner.arguments_digest):
+    if (row.step, row.arguments_digest) != (owner.step_name, owner.arguments_digest):
         raise ReceiptMismatch(
             f"the key {owner.idempotency_key} belongs to {row.step} with arguments {row.arguments_digest!r}, "
-            f"not to {owner.name} with {owner.arguments_digest!r}: use one key for one call",
+            f"not to {owner.step_name} with {owner.arguments_digest!r}: use one key for one call",
             code=409,
         )
     return row
@@ -147,7 +167,7 @@ def _inserted(session: Session | Connection, owner: Owner, *, key: str, tombston
     connection = session.connection() if isinstance(session, Session) else session
     row = {
         "key": key,
-        "step": owner.name,
+        "step": owner.step_name,
         "arguments_digest": owner.arguments_digest,
         "value": None,
         "tombstone": tombstone,

@@ -18,8 +18,8 @@ from saga import database
 from saga.effects import Identity, Receipt, ReceiptMismatch, Tombstoned, open_receipt
 from status.errors import ConfigError, PayloadError, TerminalError
 
-ACTION = Identity(name="payment.charge", idempotency_key="r1/0/2/0", arguments_digest="abc")
-UNDO = Identity(name="payment.refund", idempotency_key="r1/0/7/0", undoes=ACTION.idempotency_key)
+ACTION = Identity(step_name="payment.charge", idempotency_key="r1/0/2/0", arguments_digest="abc")
+UNDO = Identity(step_name="payment.refund", idempotency_key="r1/0/7/0", undoes=ACTION.idempotency_key)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_step_that_runs_twice_has_one_effect_and_the_same_value(url: str) -> N
 
 def test_two_calls_have_an_effect_each(url: str) -> None:
     charge(url)
-    charge(url, Identity(name="payment.charge", idempotency_key="r2/0/2/0"))
+    charge(url, Identity(step_name="payment.charge", idempotency_key="r2/0/2/0"))
 
     assert charges(url) == 2
 
@@ -97,8 +97,8 @@ def test_a_block_without_store_leaves_a_receipt_too(url: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Identity(name="payment.charge", idempotency_key=ACTION.idempotency_key, arguments_digest="xyz"),
-        Identity(name="payment.other", idempotency_key=ACTION.idempotency_key, arguments_digest="abc"),
+        Identity(step_name="payment.charge", idempotency_key=ACTION.idempotency_key, arguments_digest="xyz"),
+        Identity(step_name="payment.other", idempotency_key=ACTION.idempotency_key, arguments_digest="abc"),
     ],
 )
 def test_a_key_belongs_to_one_step_with_one_set_of_arguments(url: str, other: Identity) -> None:
@@ -135,7 +135,7 @@ def test_an_undo_that_runs_twice_knows_the_same_twice(url: str) -> None:
 
 
 def test_undoes_can_be_told_by_the_caller(url: str) -> None:
-    plain = Identity(name="payment.refund", idempotency_key="r1/0/7/0")
+    plain = Identity(step_name="payment.refund", idempotency_key="r1/0/7/0")
     with database.transaction(url) as session, open_receipt(session, plain, undoes="r1/0/2/0"):
         pass
 
