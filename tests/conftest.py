@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +26,10 @@ from nodes import (
     LocalWorker,
     ValkeyContainer,
     WorkerContainer,
+    Workers,
 )
 
 ROOT = Path(__file__).parent.parent
-WorkerFactory = Callable[..., Worker]
 
 
 def _no_docker() -> str:
@@ -107,45 +107,14 @@ def worker_env(redis_url: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def worker(
-    worker_env: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[WorkerFactory]:
-    """Starts workers: `worker("plain", pool="prefork", concurrency=2, queues=(), name="w1")`.
+def worker(worker_env: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
+    """Starts workers: `worker("plain", pool="threads", concurrency=2, queues=["mail"], name="w1")`.
 
-    Each is ready when the call returns, and ended after the test. `env` adds to `worker_env`,
-    `options` to the command line; `.kill()`, `.stop()`, `.restart()`, `.output()` are what a test uses.
+    Each is ready when the call returns, and ended after the test.
     """
-    started: list[Worker] = []
-
-    def start(
-        app: str = "tasks",
-        *,
-        pool: str = "prefork",
-        concurrency: int = 2,
-        queues: Sequence[str] = (),
-        name: str = "",
-        env: dict[str, str] | None = None,
-        options: Sequence[str] = (),
-    ) -> Worker:
-        name = name or f"w{len(started) + 1}"
-        node = Worker(
-            app,
-            log=tmp_path / f"{name}.log",
-            env=worker_env | (env or {}),
-            pool=pool,
-            concurrency=concurrency,
-            queues=queues,
-            name=name,
-            options=options,
-        )
-        started.append(node)
-        _remember(request, node)
-        node.start()
-        return node
-
-    yield start
-    for node in reversed(started):
-        node.stop()
+    workers = Workers(tmp_path, worker_env, on_start=lambda node: _remember(request, node))
+    yield workers
+    workers.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +151,7 @@ def celery_setup_app(redis_url: str) -> Celery:
 
 
 @pytest.fixture
-def celery_worker_cluster(worker: WorkerFactory, celery_setup_app: Celery) -> Iterator[CeleryWorkerCluster]:
+def celery_worker_cluster(worker: Workers, celery_setup_app: Celery) -> Iterator[CeleryWorkerCluster]:
     cluster = CeleryWorkerCluster(LocalWorker(WorkerContainer(worker("plain")), celery_setup_app))
     yield cluster
     cluster.teardown()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_celery import (
@@ -29,6 +31,7 @@ __all__ = [
     "LocalWorker",
     "ValkeyContainer",
     "WorkerContainer",
+    "Workers",
 ]
 
 
@@ -119,6 +122,61 @@ class LocalWorker(CeleryTestWorker):
 
     def hostname(self) -> str:
         return f"{self.worker_name}@{socket.gethostname()}"
+
+
+class Workers:
+    """What the fixture `worker` gives: called, it starts a worker in the test's own folder."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *, on_start: Callable[[Worker], None]) -> None:
+        self._folder = folder
+        self._env = env
+        self._on_start = on_start
+        self._started: list[Worker] = []
+
+    def __call__(
+        self,
+        app: str = "tasks",
+        *,
+        pool: str = "prefork",
+        concurrency: int = 2,
+        queues: Sequence[str] = (),
+        name: str = "",
+        env: dict[str, str] | None = None,
+        loglevel: str = "INFO",
+        options: Sequence[str] = (),
+    ) -> Worker:
+        """Start one and wait until it is ready.
+
+        Args:
+            queues: Those it takes messages from; none given: all that the app has.
+            name: `w1`, `w2`, ... unless given; its log is `<name>.log` in the test's folder.
+            env: Beside `worker_env`.
+            options: Further ones of `celery worker`.
+
+        Raises:
+            ChildFailed: It ended, or was not ready in time.
+        """
+        name = name or f"w{len(self._started) + 1}"
+        node = Worker(
+            app,
+            log=self._folder / f"{name}.log",
+            env=self._env | (env or {}),
+            pool=pool,
+            concurrency=concurrency,
+            queues=queues,
+            name=name,
+            loglevel=loglevel,
+            options=options,
+        )
+        self._started.append(node)
+        self._on_start(node)
+        node.start()
+        return node
+
+    def stop(self) -> None:
+        """End all of them, the last one first."""
+        for node in reversed(self._started):
+            node.stop()
 
 
 def _signal_number(name: str | int | None) -> int:
