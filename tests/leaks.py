@@ -8,9 +8,7 @@ from collections.abc import Iterator
 import redis
 
 #: The last states of a run; what belongs to one in them must have a time to live.
-FINAL_STATES = frozenset(
-    {"completed", "failed", "compensated", "compensation_failed", "cancelled", "timed_out"}
-)
+FINAL_STATES = frozenset({"completed", "failed", "compensated", "compensation_failed", "cancelled", "timed_out"})
 
 _KEY = re.compile(r"^celeriac:\{[^}]*\}:(?P<kind>[^:]+):(?P<rest>.+)$")
 _NO_TIME_TO_LIVE = -1
@@ -31,9 +29,7 @@ def keys_without_end(client: redis.Redis) -> list[str]:
     with client.pipeline(transaction=False) as ask:
         for key in theirs:
             ask.ttl(key)
-        return sorted(
-            key for key, ttl_s in zip(theirs, ask.execute(), strict=True) if ttl_s == _NO_TIME_TO_LIVE
-        )
+        return sorted(key for key, ttl_s in zip(theirs, ask.execute(), strict=True) if ttl_s == _NO_TIME_TO_LIVE)
 
 
 def _finished_runs(client: redis.Redis, keys: list[str]) -> set[str]:
