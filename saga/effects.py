@@ -142,8 +142,7 @@ def _claim(session: Session | Connection, owner: Owner) -> Row[Any] | None:
 def _checked(row: Row[Any], owner: Owner) -> Row[Any]:
     if row.tombstone:
         raise Tombstoned(
-            f"{owner.step_name} ({owner.idempotency_key}) was undone by {row.step} before it ran: "
-            "it has no effect now",
+            f"{owner.step_name} ({owner.idempotency_key}) was undone by {row.step} before it ran: it has no effect now",
             code=409,
         )
     if (row.step, row.arguments_digest) != (owner.step_name, owner.arguments_digest):
