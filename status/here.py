@@ -7,7 +7,7 @@ from functools import cache
 
 from redis import Redis
 
-from status.places import places
+from status.places import places, without_password
 from status.reading import Reader
 from status.settings import Settings
 from status.store import Store
@@ -48,3 +48,8 @@ def _store(redis_url: str) -> Store:
     made = Store(connect(redis_url), Settings.from_environment())
     made.check_layout()
     return made
+
+
+def where() -> str:
+    """Where the runs are, without the password."""
+    return without_password(_url or places().redis_url)

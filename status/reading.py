@@ -111,6 +111,34 @@ class Reader:
             raise RunNotFound(run_id)
         return tuple(_event(run_id, *row) for row in rows)
 
+    def wait(self, run_id: str, timeout_s: float | None = None) -> None:
+        """Return when the run has ended.
+
+        Raises:
+            RunNotFound: There is no such run.
+            TimedOut: `timeout_s` is over and the run is not.
+        """
+        end = None if timeout_s is None else monotonic() + timeout_s
+        stream = self.keys.events(run_id)
+        while True:
+            # First where the stream ends, then the state: what ends the run in between is read below.
+            last = cast("list[tuple[str, Any]]", self.redis.xrevrange(stream, count=1))
+            if self.result(run_id)[0] in FINAL:
+                return
+            left_ms = BLOCK_MS if end is None else int((end - monotonic()) * 1000)
+            if left_ms <= 0:
+                raise TimedOut(f"run {run_id} had not ended after {timeout_s} s; it goes on")
+            at = last[0][0] if last else "0-0"
+            self._until_final(stream, at, monotonic() + min(left_ms, BLOCK_MS) / 1000)
+
+    def _until_final(self, stream: str, at: str, end: float) -> None:
+        while (left_ms := int((end - monotonic()) * 1000)) > 0:
+            answer = self.redis.xread(cast("Any", {stream: at}), block=left_ms)
+            for _, rows in _streams(answer):
+                at = rows[-1][0]
+                if rows[-1][1]["k"].removeprefix("run.") in FINAL:
+                    return
+
     def watch(self, run_id: str, timeout_s: float | None = None) -> Iterator[Event]:
         """Events from the first, then as they happen; ends with the run.
 

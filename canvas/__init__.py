@@ -1,0 +1,79 @@
+"""Composes: steps, workflows, joins, turns; what makes of a Celery app a durable one."""
+
+from canvas.context import CurrentStep, current_step
+from canvas.handle import RunHandle
+from canvas.install import install
+from canvas.joins import FanOutResult, RaceResult, fan_out, fan_out_fail, quorum, race, with_timeout
+from canvas.retry import Retry
+from canvas.run import Run, RunLog
+from canvas.step import Step, Unary, step
+from canvas.waitables import Call, Join, Part, Waitable
+from canvas.workflow import Workflow, workflow
+from status.errors import (
+    AllFailed,
+    Cancelled,
+    CompensationFailed,
+    ConfigError,
+    NonDeterministic,
+    NotAwaitable,
+    OrchestrationError,
+    PayloadError,
+    QuorumFailed,
+    RetryAfter,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotFound,
+    StepFailed,
+    StepTimeout,
+    StoreUnavailable,
+    TerminalError,
+    TimedOut,
+    UnknownWorkflow,
+)
+
+__all__ = [
+    "AllFailed",
+    "Call",
+    "Cancelled",
+    "CompensationFailed",
+    "ConfigError",
+    "CurrentStep",
+    "FanOutResult",
+    "Join",
+    "NonDeterministic",
+    "NotAwaitable",
+    "OrchestrationError",
+    "Part",
+    "PayloadError",
+    "QuorumFailed",
+    "RaceResult",
+    "Retry",
+    "RetryAfter",
+    "Run",
+    "RunCancelled",
+    "RunConflict",
+    "RunFailed",
+    "RunHandle",
+    "RunLog",
+    "RunNotFound",
+    "Step",
+    "StepFailed",
+    "StepTimeout",
+    "StoreUnavailable",
+    "TerminalError",
+    "TimedOut",
+    "Unary",
+    "UnknownWorkflow",
+    "Waitable",
+    "Workflow",
+    "current_step",
+    "fan_out",
+    "fan_out_fail",
+    "install",
+    "quorum",
+    "race",
+    "step",
+    "with_timeout",
+    "workflow",
+]

@@ -1,0 +1,109 @@
+"""Where this thread is: in a step, in a workflow, or outside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from time import monotonic
+
+from status.errors import ConfigError
+
+#: How often `cancelled` asks Redis at most.
+ASK_EVERY_S = 0.1
+
+
+class _Here(threading.local):
+    step: CurrentStep | None = None
+    workflow: str | None = None
+
+
+_here = _Here()
+
+
+@dataclass
+class CurrentStep:
+    """The step that runs in this thread.
+
+    Attributes:
+        step_id: `run/await.part`, for people.
+        idempotency_key: The same for every attempt of this step: give it to services that honour one.
+        attempt: 1 is the first.
+        deadline: When this attempt's time is up, or None.
+        undoes: In a compensation: the idempotency key of what it undoes.
+        step_name: The Celery task's name.
+        arguments: Its arguments as JSON.
+    """
+
+    run_id: str
+    step_id: str
+    idempotency_key: str
+    attempt: int = 1
+    deadline: datetime | None = None
+    undoes: str | None = None
+    step_name: str = ""
+    arguments: str = ""
+    ask_stopped: Callable[[], bool] = field(default=lambda: False, repr=False)
+    _stopped: bool = field(default=False, repr=False)
+    _asked_s: float = field(default=float("-inf"), repr=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for this step any more: its join was decided, or its run cancelled."""
+        if not self._stopped and monotonic() - self._asked_s >= ASK_EVERY_S:
+            self._stopped = self.ask_stopped()
+            self._asked_s = monotonic()
+        return self._stopped
+
+    @property
+    def arguments_digest(self) -> str:
+        """A short fingerprint of the step's name and arguments."""
+        return sha256(f"{self.step_name}{self.arguments}".encode()).hexdigest()[:32]
+
+
+def current_step() -> CurrentStep:
+    """The step that runs in this thread.
+
+    Raises:
+        ConfigError: None does.
+    """
+    if _here.step is None:
+        raise ConfigError(
+            "current_step() is there only while a step runs; in a test, use canvas.context.running_as(...)"
+        )
+    return _here.step
+
+
+@contextmanager
+def running_as(step: CurrentStep) -> Iterator[CurrentStep]:
+    """Let `current_step()` answer `step` in this thread."""
+    before, _here.step = _here.step, step
+    try:
+        yield step
+    finally:
+        _here.step = before
+
+
+@contextmanager
+def in_workflow(name: str) -> Iterator[None]:
+    """Say that this thread replays a workflow."""
+    before, before_step = _here.workflow, _here.step
+    _here.workflow, _here.step = name, None
+    try:
+        yield
+    finally:
+        _here.workflow, _here.step = before, before_step
+
+
+def refuse_in_workflow(what: str, instead: str) -> None:
+    """Raise ConfigError if this thread replays a workflow."""
+    if _here.workflow is not None:
+        raise ConfigError(f"{what} in workflow {_here.workflow} would happen at each replay: {instead}")
+
+
+def workflow_here() -> str | None:
+    """The workflow that this thread replays, if it does."""
+    return _here.workflow

@@ -1,0 +1,141 @@
+"""What the parts of the core share in one process: the store, the publisher, and how to go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import uuid4
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from canvas.publisher import Publisher
+from canvas.stopping import send_stop
+from canvas.undoing import undo_message
+from status import here
+from status.records import Ending, PartRef, Publishable, RunRecord
+from status.store import Store
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from canvas.workflow import Workflow
+
+T = TypeVar("T")
+
+logger = logging.getLogger("celeriac")
+
+#: How long a finished attempt waits for Redis before it gives its claim up. The claim would be dead by then.
+PATIENCE_S = 60.0
+
+
+class Engine:
+    """Runs workflows on a Celery app.
+
+    Args:
+        store: Where runs are; None: where `status.here` says.
+    """
+
+    def __init__(self, app: Celery, store: Store | None = None) -> None:
+        self.app = app
+        self.publisher = Publisher(app)
+        self._store = store
+
+    @property
+    def store(self) -> Store:
+        """The transitions; connected when first asked for."""
+        if self._store is None:
+            self._store = here.store()
+        return self._store
+
+    def workflow(self, name: str) -> Workflow[Any, Any] | None:
+        """The workflow of that name, if this process knows it."""
+        found = self.app.tasks.get(name)
+        return cast("Workflow[Any, Any]", found) if getattr(found, "is_workflow", False) else None
+
+    def patiently(self, write: Callable[[], T]) -> T | None:
+        """Record something, whatever Redis is up to.
+
+        An error while recording is never an outcome: it is tried again until Redis answers. None after
+        `PATIENCE_S`: then nothing is recorded, the claim is no longer vouched for, and the sweep repeats the step.
+        """
+        end_s, wait_s = monotonic() + PATIENCE_S, 0.05
+        while True:
+            try:
+                return write()
+            except RedisError as error:
+                if monotonic() + wait_s > end_s:
+                    logger.exception("could not record an outcome for %s s, the step will run again", PATIENCE_S)
+                    return None
+                logger.warning("could not record an outcome, trying again in %.2f s: %s", wait_s, error)
+                sleep(wait_s)
+                wait_s = min(wait_s * 2, 2.0)
+
+    # --- going on -----------------------------------------------------------------
+
+    def go_on(self, run_id: str, ending: Ending) -> bool:
+        """Send and stop what an ending asks for. Returns whether it owes the run a turn."""
+        if ending.publish:
+            self.publish(run_id, ending.publish)
+        if ending.stop:
+            send_stop(self.app, ending.stop)
+        return ending.code == "decided"
+
+    def publish(self, run_id: str, parts: Iterable[Publishable], workflow: str | None = None) -> None:
+        """Send parts that the store says may start now."""
+        rows = [(part.ref, self._message(part)) for part in parts]
+        name = workflow or cast("str", self.store.redis.hget(self.store.keys.run(run_id), "workflow") or "")
+        self.send(run_id, rows, name)
+
+    def _message(self, part: Publishable) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(part.spec)
+        return undo_message(spec, part.ref, part.undoes) if part.ref.p.endswith("u") else spec
+
+    def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
+        """Send step messages; what can't be sent stays due."""
+        try:
+            self.publisher.steps(rows, workflow)
+        except (OperationalError, RedisError, OSError) as error:
+            logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
+
+    def send_turn(self, run_id: str, workflow: str) -> None:
+        """Send a turn as a message; what can't be sent stays due."""
+        known = self.workflow(workflow)
+        queue = known.queue_of({}) if known else str(self.app.conf.get("celeriac_turn_queue") or self.default_queue)
+        try:
+            self.publisher.turn(run_id, workflow, queue)
+        except (OperationalError, RedisError, OSError) as error:
+            logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
+
+    @property
+    def default_queue(self) -> str:
+        """Celery's."""
+        return str(self.app.conf.task_default_queue)
+
+    def turn_here(self, run_id: str) -> None:
+        """Take a run's turn in this process, or send it where its workflow is known."""
+        from canvas.turn import take_turn  # noqa: PLC0415  # the turn needs the engine
+
+        try:
+            take_turn(self, run_id)
+        except RedisError as error:
+            logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
+
+    def cancel(self, run_id: str, reason: str, code: int = 409) -> Ending:
+        """Cancel a run and let it know."""
+        ending = self.store.cancel(run_id, reason, token=uuid4().hex, code=code)
+        if self.go_on(run_id, ending):
+            record = cast("RunRecord", self.store.load(run_id))
+            self.send_turn(run_id, record.workflow)
+        return ending
+
+
+def of(app: Celery) -> Engine:
+    """The engine of an app: one in each process."""
+    found = app.__dict__.get("_celeriac")
+    if found is None:
+        found = app.__dict__["_celeriac"] = Engine(app)
+    return cast("Engine", found)

@@ -1,0 +1,157 @@
+"""What came of an attempt, a part and an await: values, not exceptions."""
+
+from __future__ import annotations
+
+import json
+import traceback as tb
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from status.errors import Cancelled, ErrorInfo, StepFailed, StepTimeout, qualified_name
+from status.models import error_from_json, error_to_json
+
+#: A traceback longer than this is cut in the middle: the ends say most.
+TRACEBACK_LIMIT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The attempt returned.
+
+    Attributes:
+        value: What it returned.
+        text: The same as JSON.
+    """
+
+    value: Any
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt raised, and that was the last."""
+
+    error: Exception
+    info: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The attempt raised, and is made again in `delay_s` seconds."""
+
+    error: Exception
+    info: ErrorInfo
+    delay_s: float
+
+
+Outcome = Done | Failed | Again
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How an await ended, as the journal has it.
+
+    Attributes:
+        verdict: `all`, `won`, `failed`, `lost`, `timed_out` or `cancelled`.
+        index: The part that decided it, or the reason of a cancel.
+        parts: Part -> its recorded outcome: `v…`, `e…`, `t` or `u…` (see `status/lua/_run.lua`).
+        order: The successful parts of a quorum, first come first.
+        late: `await.part` -> outcome, of what came after its own decision (a settle's).
+    """
+
+    verdict: str
+    index: str
+    at_ms: int
+    nonce: str
+    fingerprint: str
+    parts: Mapping[int, str] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
+    late: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
+        """The entry of await `n`, with the outcomes of its `size` parts; None if there is none yet."""
+        text = journal.get(str(n))
+        if text is None:
+            return None
+        entry = json.loads(text)
+        order = journal.get(f"{n}:order", "")
+        late = json.loads(journal.get(f"{n}.late", "[]")) or []
+        return cls(
+            verdict=entry["v"],
+            index=str(entry["i"]),
+            at_ms=int(entry["at"]),
+            nonce=entry["x"],
+            fingerprint=entry["fp"],
+            parts={p: journal[place] for p in range(size) if (place := f"{n}.{p}") in journal},
+            order=tuple(int(p) for p in order.split(",") if p),
+            late=dict(zip(late[::2], late[1::2], strict=True)),
+        )
+
+    @property
+    def at(self) -> datetime:
+        """When it was recorded."""
+        return datetime.fromtimestamp(self.at_ms / 1000, UTC)
+
+    def cancelled(self) -> Cancelled | None:
+        """What is thrown into the workflow if a cancel decided this."""
+        if self.verdict != "cancelled":
+            return None
+        code, _, reason = self.index.partition("|")
+        return Cancelled(reason, int(code) if code.isdigit() else 409)
+
+
+def failure(outcome: str, *, step: str, index: int, within_s: float | None) -> StepFailed:
+    """The exception for a part whose outcome is not a value."""
+    if outcome[0] == "t":
+        limit = f" of {within_s} s" if within_s else ""
+        message = f"its time{limit} was up"
+        return StepTimeout(ErrorInfo(step, qualified_name(StepTimeout), message, 408), index)
+    info = error_from_json(outcome[1:]) if len(outcome) > 1 else unknown_outcome()
+    if info.error_type == qualified_name(StepTimeout):
+        return StepTimeout(replace(info, step=step), index)
+    return StepFailed(replace(info, step=step), index)
+
+
+def describe(error: BaseException, *, step: str | None = None, attempts: int = 1) -> ErrorInfo:
+    """An exception as a value, with its causes (`raise … from …`)."""
+    text = "".join(tb.format_exception(error))
+    if len(text) > TRACEBACK_LIMIT:
+        half = TRACEBACK_LIMIT // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    return replace(_link(error, step), attempts=attempts, traceback=text)
+
+
+def _link(error: BaseException, step: str | None, depth: int = 0) -> ErrorInfo:
+    if isinstance(error, StepFailed):
+        return error.info
+    cause = error.__cause__
+    code = getattr(error, "code", None)
+    if not isinstance(code, int) or isinstance(code, bool):
+        code = 408 if isinstance(error, TimeoutError) else 500
+    return ErrorInfo(
+        step=step,
+        error_type=qualified_name(type(error)),
+        message=str(error),
+        code=code,
+        # A chain that bites its own tail must not hang a worker.
+        cause=_link(cause, None, depth + 1) if cause is not None and depth < 10 else None,
+        bases=tuple(qualified_name(base) for base in type(error).__mro__[1:-1]),
+    )
+
+
+def unknown_outcome(why: str = "its process died; whether it had its effect is not known") -> ErrorInfo:
+    """The error of a part that may or may not have happened."""
+    return ErrorInfo(None, "OutcomeUnknown", f"outcome unknown: {why}", 500)
+
+
+def encode_error(info: ErrorInfo) -> str:
+    """An error as the outcome of a part."""
+    return "e" + error_to_json(info)
+
+
+def encode_unknown(info: ErrorInfo) -> str:
+    """An unknown outcome of a part."""
+    return "u" + error_to_json(info)

@@ -1,0 +1,183 @@
+"""Turns arguments and results into JSON and back, by the annotations of the function they belong to."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
+from typing import Any, get_type_hints
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from status.errors import ConfigError, PayloadError
+
+
+class Adapter:
+    """One annotation: checks a value, and converts it to JSON and back.
+
+    Args:
+        annotation: Any type that pydantic knows.
+        what: What the value is, for messages: `argument n of dogs.walk`.
+    """
+
+    def __init__(self, annotation: Any, what: str) -> None:
+        self.what = what
+        try:
+            self._adapter: TypeAdapter[Any] = _adapter(annotation)
+        except PydanticSchemaGenerationError as error:
+            raise ConfigError(
+                f"{what} is annotated {annotation!r}, which can't be carried as JSON: use a dataclass, a pydantic "
+                "model or plain types"
+            ) from error
+
+    def jsonable(self, value: Any) -> Any:
+        """The value as plain lists, dicts, strings and numbers."""
+        try:
+            return self._adapter.dump_python(self._adapter.validate_python(value), mode="json")
+        except (ValidationError, PydanticSerializationError) as error:
+            raise self._refused(value, error) from error
+
+    def dumps(self, value: Any) -> str:
+        """The value as JSON text."""
+        try:
+            return self._adapter.dump_json(self._adapter.validate_python(value)).decode()
+        except (ValidationError, PydanticSerializationError) as error:
+            raise self._refused(value, error) from error
+
+    def python(self, value: Any) -> Any:
+        """What `jsonable` gave, as the annotation says."""
+        try:
+            return self._adapter.validate_python(value)
+        except ValidationError as error:
+            raise self._refused(value, error) from error
+
+    def loads(self, text: str) -> Any:
+        """What `dumps` gave, as the annotation says."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise self._refused(text, error) from error
+
+    def _refused(self, value: Any, error: Exception) -> PayloadError:
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = "".join(f"[{part!r}]" for part in first["loc"])
+            return PayloadError(f"{self.what}{where}: {first['msg']}, got {_short(first['input'])}")
+        return PayloadError(f"{self.what}: {error}, got {_short(value)}")
+
+
+class Codec:
+    """The arguments and the result of one function.
+
+    Args:
+        function: Its annotations are read when first needed, so that forward references may be used.
+        name: Of the step or workflow, for messages.
+        skip: How many of the first parameters are not part of the call (a workflow's `run`).
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, skip: int = 0) -> None:
+        self.name = name
+        self._function = function
+        parameters = list(inspect.signature(function).parameters.values())[skip:]
+        self.signature = inspect.Signature(parameters)
+
+    @cached_property
+    def _hints(self) -> Mapping[str, Any]:
+        return get_type_hints(self._function, include_extras=True)
+
+    @cached_property
+    def result(self) -> Adapter:
+        """Of the value that the function returns."""
+        return Adapter(self._hints.get("return", Any), f"the result of {self.name}")
+
+    @cache  # noqa: B019  # codecs live as long as their function
+    def argument(self, name: str) -> Adapter:
+        """Of one parameter; for `*args` and `**kwargs`, of one of their values."""
+        return Adapter(self._hints.get(name, Any), f"argument {name} of {self.name}")
+
+    def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments as plain JSON values.
+
+        A call that leaves arguments open (a stock Celery partial) is carried by the types its values have.
+
+        Raises:
+            PayloadError: One does not fit its annotation, or can't be carried.
+        """
+        return self._each(args, kwargs, lambda adapter, value: adapter.jsonable(value), _jsonable)
+
+    def decode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Plain JSON values as the annotations say.
+
+        Raises:
+            PayloadError: One does not fit its annotation.
+        """
+        return self._each(args, kwargs, lambda adapter, value: adapter.python(value), lambda value: value)
+
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that the function can't be called with.
+
+        Raises:
+            PayloadError: One is missing, unknown or given twice.
+        """
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise PayloadError(f"{self.name}{self.signature}: {error}") from error
+
+    def _each(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        known: Callable[[Adapter, Any], Any],
+        unknown: Callable[[Any], Any],
+    ) -> tuple[list[Any], dict[str, Any]]:
+        names = self._names(args, kwargs)
+        if names is None:
+            return [unknown(value) for value in args], {name: unknown(value) for name, value in kwargs.items()}
+        positional, keyword = names
+        return (
+            [known(self.argument(name), value) for name, value in zip(positional, args, strict=True)],
+            {name: known(self.argument(keyword[name]), value) for name, value in kwargs.items()},
+        )
+
+    def _names(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[str], dict[str, str]] | None:
+        """The parameter that each argument is for; None if they are not a whole call."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError:
+            return None
+        positional: list[str] = []
+        rest = ""
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                positional += [parameter.name] * (len(args) - len(positional))
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                rest = parameter.name
+            elif parameter.kind is not parameter.KEYWORD_ONLY:
+                positional.append(parameter.name)
+        known = self.signature.parameters
+        return positional[: len(args)], {name: name if name in known else rest for name in kwargs}
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise PayloadError(f"{error}, got {_short(value)}") from error
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,190 @@
+"""The life of one attempt: claim it, perform it, write down what came of it, go on.
+
+begin ──▶ perform ──▶ (Celery's tracer, the backend's chord hook) ──▶ settle ──▶ go on
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
+from uuid import uuid4
+
+from celery.exceptions import Ignore
+from celery.exceptions import Reject as CeleryReject
+from celery.exceptions import Retry as CeleryRetry
+from redis.exceptions import RedisError
+
+from canvas import engine as engines
+from canvas.context import CurrentStep, running_as
+from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
+from canvas.payload import compact
+from canvas.retry import Retry
+from status.errors import PayloadError
+from status.records import Ending, Grant, PartRef
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from canvas.step import Step
+
+Kind = Literal["done", "failed", "retry"]
+
+logger = logging.getLogger("celeriac")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt that this process has been granted."""
+
+    ref: PartRef
+    token: str
+    grant: Grant
+    outcome: Outcome
+
+
+def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a step that a message asks for, as Celery's tracer calls it.
+
+    What it gives or raises is for the tracer; the outcome proper is kept on the request, for `settle`.
+
+    Raises:
+        Ignore: The claim was refused: somebody else has it, or nobody wants it any more.
+        Reject: Redis does not answer; the message goes back.
+    """
+    request: Any = step.request
+    ref = PartRef.parse(request.id or "")
+    if ref is None or not request.chord:
+        return _as_plain_task(step, args, kwargs)
+    token = request.get("celeriac_token") or uuid4().hex
+    policy = Retry.from_timing(request.get("celeriac_retry")) if request.get("celeriac_retry") else step.policy
+    grant = _begin(step, ref, token, policy)
+    current = CurrentStep(
+        run_id=ref.run_id,
+        step_id=ref.step_id,
+        idempotency_key=ref.step_id,
+        attempt=ref.attempt,
+        deadline=datetime.fromtimestamp(grant.deadline_ms / 1000, UTC) if grant.deadline_ms else None,
+        undoes=request.get("celeriac_undoes"),
+        step_name=step.name,
+        arguments=compact([args, kwargs]),
+        ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
+    )
+    outcome = perform(step, args, kwargs, current, policy)
+    request.celeriac_attempt = Attempt(ref, token, grant, outcome)
+    match outcome:
+        case Done(value):
+            return value
+        case Failed(error):
+            raise error
+        case Again(error, _, delay_s):
+            raise CeleryRetry(message=str(error), exc=error, when=cast("Any", delay_s))
+        case _:
+            assert_never(outcome)
+
+
+def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Grant:
+    timeout_ms, retry_in_ms = 0, -1
+    if step.timeout_s:
+        delay_s = policy.delay_s(ref.attempt, None)
+        timeout_ms = round(step.timeout_s * 1000)
+        retry_in_ms = -1 if delay_s is None else round(delay_s * 1000)
+    try:
+        grant = engines.of(step.app).store.begin(
+            ref,
+            token=token,
+            where=step.request.hostname or "",
+            interruptible=step.interruptible,
+            timeout_ms=timeout_ms,
+            retry_in_ms=retry_in_ms,
+        )
+    except RedisError as error:
+        raise CeleryReject(f"{ref.step_id}: Redis did not answer: {error}", requeue=True) from error
+    if not grant.granted:
+        logger.info("%s attempt %d is not run: %s", ref.step_id, ref.attempt, grant.code)
+        raise Ignore
+    return grant
+
+
+def perform(
+    step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], current: CurrentStep, policy: Retry
+) -> Outcome:
+    """Call the user's function: the one place where that happens."""
+    try:
+        positional, named = step.codec.decode(args, kwargs)
+        with running_as(current):
+            value = step.run(*positional, **named)
+        return Done(value, step.codec.result.dumps(value))
+    except (CeleryRetry, CeleryReject, Ignore) as error:
+        # Celery's own signals would go past the journal; the step has simply failed.
+        return _judge(PayloadError(f"{step.name} raised Celery's {type(error).__name__}"), step, current, policy)
+    except Exception as error:  # noqa: BLE001  # whatever it raised is an outcome
+        return _judge(error, step, current, policy)
+
+
+def _judge(error: Exception, step: Step[Any, Any], current: CurrentStep, policy: Retry) -> Outcome:
+    info = describe(error, step=step.name, attempts=current.attempt)
+    delay_s = policy.delay_s(current.attempt, error)
+    return Failed(error, info) if delay_s is None else Again(error, info, delay_s)
+
+
+def settle(request: Any, app: Celery) -> Ending | None:
+    """Write down what came of the attempt on `request`. The one place where a step changes state.
+
+    Returns:
+        What is to be done next, or None if there is nothing to write.
+    """
+    done: Attempt | None = getattr(request, "celeriac_attempt", None)
+    if done is None:
+        return None
+    match done.outcome:
+        case Done(_, text):
+            kind, outcome, line, delay_s = "done", "v" + text, "", 0.0
+        case Failed(_, info):
+            kind, outcome, line, delay_s = "failed", encode_error(info), _line(info), 0.0
+        case Again(_, info, delay_s):
+            kind, outcome, line = "retry", encode_error(info), _line(info)
+        case _:
+            assert_never(done.outcome)
+    request.celeriac_attempt = None
+    engine = engines.of(app)
+    return engine.patiently(
+        lambda: engine.store.finish(
+            done.ref,
+            token=done.token,
+            kind=cast("Kind", kind),
+            outcome=outcome,
+            began_ms=done.grant.now_ms,
+            retry_in_ms=round(delay_s * 1000),
+            line=line,
+        )
+    )
+
+
+def write_down(request: Any, app: Celery) -> None:
+    """Settle the attempt on `request` and go on; the turn that it may owe is taken by `after_return`."""
+    ref: PartRef | None = PartRef.parse(request.id)
+    ending = settle(request, app)
+    if ref is not None and ending is not None and engines.of(app).go_on(ref.run_id, ending):
+        # Not here: the tracer first measures and reports the step itself.
+        request.celeriac_owes = ref.run_id
+
+
+def after_return(step: Step[Any, Any]) -> None:
+    """Take the turn that the attempt which has just been written down owes its run."""
+    request: Any = step.request
+    owed = getattr(request, "celeriac_owes", None)
+    if owed:
+        request.celeriac_owes = None
+        engines.of(step.app).turn_here(owed)
+
+
+def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A step in stock canvas: no run knows of it; arguments and result are still typed."""
+    positional, named = step.codec.decode(args, kwargs)
+    return step.codec.result.jsonable(step.run(*positional, **named))
+
+
+def _line(info: Any) -> str:
+    return f"{info.error_type.rpartition('.')[2]}: {info.message}"[:200]

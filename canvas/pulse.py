@@ -1,0 +1,178 @@
+"""What a worker does beside its steps: vouch for those that run, fire timers, and put back what got lost.
+
+Two threads, started with the worker and ended with its process, not with the bootstep: a worker that is
+told to stop still has steps to vouch for until its pool has drained.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+from celery import bootsteps
+from celery.worker import state as worker_state
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from canvas import engine as engines
+from canvas import stopping
+from canvas.outcomes import encode_unknown, unknown_outcome
+from status.records import Ending, PartRef, Publishable, Timer
+
+if TYPE_CHECKING:
+    from canvas.engine import Engine
+
+logger = logging.getLogger("celeriac")
+
+#: Between two heartbeats. A claim is dead after four ticks, of a second each, without one.
+BEAT_S = 1.0
+
+
+class Pulse(bootsteps.StartStopStep):
+    """The worker bootstep."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        """Start the threads; also after a restart of the consumer, when they run already."""
+        if getattr(worker, "celeriac_pulse", None):
+            return
+        engine = engines.of(worker.app)
+        worker.celeriac_pulse = [
+            _thread("celeriac-heartbeat", Heartbeat(engine).beat_for_ever),
+            _thread("celeriac-timers", Sweeper(engine, worker.hostname).sweep_for_ever),
+        ]
+
+    def stop(self, worker: Any) -> None:
+        """Nothing: the threads end with the process."""
+
+
+def _thread(name: str, target: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class Heartbeat:
+    """Vouches for the claims of the requests that run in this worker."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._rest = threading.Event()
+
+    def beat_for_ever(self) -> None:
+        """Once a second, until the process ends."""
+        while True:
+            start_s = monotonic()
+            try:
+                self.beat()
+            except RedisError as error:
+                logger.warning("no heartbeat: %s", error)
+            self._rest.wait(max(0.05, BEAT_S - (monotonic() - start_s)))
+
+    def beat(self) -> int:
+        """Renew what runs now. Returns how many claims."""
+        by_run: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        for request in list(worker_state.active_requests):
+            ref: PartRef | None = getattr(request, "celeriac_ref", None)
+            if ref is not None:
+                by_run[ref.run_id].append((ref.n, ref.p, request.celeriac_token))
+        return sum(self.engine.store.vouch(run_id, claims) for run_id, claims in by_run.items())
+
+
+class Sweeper:
+    """Fires timers when they are due, and looks once a second at what nobody has moved on."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = f"{name}~{uuid4().hex[:8]}"
+        self._shards = range(engine.store.keys.shards)
+        self._mine: set[int] = set()
+        self._next_sweep_s = 0.0
+
+    def sweep_for_ever(self) -> None:
+        """Until the process ends. Wakes when a timer is due or was set, and once a second."""
+        while True:
+            try:
+                with cast("Any", self.engine.store.redis).pubsub(ignore_subscribe_messages=True) as wake:
+                    wake.subscribe(*(self.engine.store.keys.wake(shard) for shard in self._shards))
+                    while True:
+                        wake.get_message(timeout=self.round())
+            except (RedisError, OperationalError, OSError) as error:
+                logger.warning("timers and sweep wait for Redis: %s", error)
+                threading.Event().wait(BEAT_S)
+
+    def round(self) -> float:
+        """Do what is due. Returns how long nothing will be, in seconds."""
+        if monotonic() >= self._next_sweep_s:
+            self._next_sweep_s = monotonic() + BEAT_S
+            self._mine = {shard for shard in self._shards if self.sweep(shard)}
+        rest_s = max(0.0, self._next_sweep_s - monotonic())
+        for shard in self._mine:
+            due, next_ms = self.engine.store.due_timers(shard)
+            for timer in due:
+                self.fire(timer)
+            if next_ms is not None:
+                rest_s = min(rest_s, next_ms / 1000)
+        # Redis counts whole ms: waking a fraction too early would find nothing due and spin.
+        return rest_s + 0.001
+
+    def fire(self, timer: Timer) -> None:
+        """Do what one timer is for."""
+        token = uuid4().hex
+        ending = self.engine.store.fire(timer, token=token)
+        if ending.code == "expired":
+            self.engine.cancel(timer.run_id, "its time was up", code=408)
+        else:
+            self._go_on(timer.run_id, ending)
+
+    def sweep(self, shard: int) -> bool:
+        """Take a shard's clock one tick on and repair what is due. Returns whether this worker sweeps it."""
+        due = self.engine.store.sweep(shard, self.name)
+        for member in due or ():
+            run_id, _, place = member.partition("/")
+            n, _, p = place.partition(".")
+            self.repair(run_id, n, p)
+        return due is not None
+
+    def repair(self, run_id: str, n: str, p: str) -> None:
+        """Put one thing back on its way."""
+        what, found = self.engine.store.repair(run_id, n, p)
+        match what:
+            case "turn":
+                self.engine.send_turn(run_id, found)
+            case "claimed":
+                self.release(found)
+            case "waiting":
+                queue, part = found
+                self._send_if_lost(run_id, queue, part)
+
+    def release(self, ref: PartRef) -> None:
+        """A claim that nobody vouches for is over."""
+        outcome = encode_unknown(unknown_outcome())
+        ending = self.engine.store.release(ref, token="", call_token=uuid4().hex, outcome=outcome)
+        if ending.code != "none":
+            logger.warning("%s: its worker is gone, it is given to another", ref.step_id)
+        self._go_on(ref.run_id, ending)
+
+    def _send_if_lost(self, run_id: str, queue: str, part: Publishable) -> None:
+        # A message still on its queue is not lost, and a backlog must never be doubled.
+        with self.engine.app.connection_for_write() as connection:
+            channel = cast("Any", connection.default_channel)
+            if connection.transport.driver_type == "redis" and channel._size(queue):  # noqa: SLF001
+                return
+        logger.warning("%s: its message is lost, it is sent again", part.ref.step_id)
+        self.engine.publish(run_id, [part])
+
+    def _go_on(self, run_id: str, ending: Ending) -> None:
+        if self.engine.go_on(run_id, ending):
+            workflow = self.engine.store.redis.hget(self.engine.store.keys.run(run_id), "workflow")
+            self.engine.send_turn(run_id, cast("str", workflow))
+
+
+#: Imported for what it registers: the control command by which other workers stop steps here.
+_ = stopping

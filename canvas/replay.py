@@ -1,0 +1,206 @@
+"""Drives a workflow from its journal to the first await that has no recorded outcome.
+
+There is no event loop: the coroutine is sent what the journal holds until it asks for something new,
+returns or raises. Then it is put away here and now, in this thread, however often its `finally` awaits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from canvas.context import in_workflow
+from canvas.joins import warn_of_unseen
+from canvas.outcomes import Decision, describe
+from canvas.run import Run
+from canvas.waitables import Recipe, Waitable
+from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
+from status.records import NewPart
+
+#: A workflow that awaits this often while it is put away does not let go.
+CLOSES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """It awaits something that the journal does not have."""
+
+    n: int
+    recipe: Recipe
+    parts: tuple[NewPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """It is done."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """It failed."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It let the cancel through."""
+
+    error: Cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """It can't go on with this code."""
+
+    error: ErrorInfo
+
+
+Move = Asks | Returned | Raised | Stopped | Parked
+Body = Callable[..., Coroutine[Any, Any, Any]]
+
+
+def replay(body: Body, run: Run, args: list[Any], kwargs: dict[str, Any], journal: Mapping[str, str]) -> Move:
+    """Run a workflow as far as its journal goes."""
+    generators: list[Any] = []
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=generators.append, finalizer=lambda _: None)
+    coro = body(run, *args, **kwargs)
+    try:
+        with in_workflow(run.workflow):
+            return _drive(coro, run, journal)
+    finally:
+        run.put_away()
+        _put_away(coro)
+        for generator in generators:
+            _put_away(_Closing(generator))
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str]) -> Move:
+    resume: Callable[[], Any] = lambda: coro.send(None)  # noqa: E731
+    given: list[Any] = []
+    while True:
+        run.replaying = str(run.next_await) in journal
+        try:
+            asked = resume()
+        except StopIteration as end:
+            for value in given:
+                warn_of_unseen(value, f"run {run.id}")
+            return Returned(end.value)
+        except Cancelled as error:
+            return Stopped(error)
+        except Exception as error:  # noqa: BLE001  # whatever it raised is how it ended
+            return Raised(error)
+        try:
+            answer = _answer(asked, run, journal)
+        except _Thrown as thrown:
+            resume = _throwing(coro, thrown.error)
+            continue
+        if isinstance(answer, Asks | Parked):
+            return answer
+        given.append(answer.value)
+        resume = _sending(coro, answer.value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    value: Any
+
+
+class _Thrown(Exception):  # noqa: N818
+    """The workflow is to see `error` at its await."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked | _Told:
+    if not isinstance(asked, Waitable):
+        name = type(asked).__name__ if asked is not None else "something of asyncio"
+        raise _Thrown(
+            NotAwaitable(
+                f"workflow {run.workflow} awaited {name}, which is not ours: await calls (step.s(...)) and joins; for "
+                "asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
+            )
+        )
+    try:
+        recipe = asked.recipe()
+        n = run.next_await
+        decision = Decision.read(journal, n, len(recipe.parts))
+        if decision is None:
+            if not recipe.parts and recipe.policy != "settled":
+                return _Told(recipe.settle(Decision("all", "", 0, "", "")))
+            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts))
+    except OrchestrationError as error:
+        raise _Thrown(error) from error
+    if decision.fingerprint != recipe.fingerprint:
+        return Parked(_mismatch(run, n, decision.fingerprint, recipe.fingerprint))
+    return _settle(recipe, decision, run)
+
+
+def _settle(recipe: Recipe, decision: Decision, run: Run) -> Parked | _Told:
+    run.told(decision)
+    cancelled = decision.cancelled()
+    if cancelled is not None:
+        raise _Thrown(cancelled)
+    try:
+        return _Told(recipe.settle(decision))
+    except PayloadError as error:
+        return Parked(describe(error))
+    except OrchestrationError as error:
+        raise _Thrown(error) from error
+
+
+def _mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
+    return describe(
+        NonDeterministic(
+            f"await {n} of run {run.id}: the journal has {recorded}, the workflow now asks for {asked}. Its path "
+            "changed: new code (let old runs end first), or uuid4(), datetime.now(), random() in the workflow "
+            "(write run.uuid(), run.now(), run.random())"
+        )
+    )
+
+
+def _sending(coro: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
+    return lambda: coro.send(value)
+
+
+def _throwing(coro: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
+    return lambda: coro.throw(error)
+
+
+class _Closing:
+    """An async generator's `aclose()`, closed until it lets go."""
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def close(self) -> None:
+        closing = self._generator.aclose()
+        try:
+            closing.send(None)
+        except (StopIteration, StopAsyncIteration, GeneratorExit):
+            return
+        closing.throw(GeneratorExit)
+
+
+def _put_away(coro: Any) -> None:
+    for _ in range(CLOSES):
+        try:
+            coro.close()
+        except RuntimeError as error:
+            if "ignored GeneratorExit" not in str(error):
+                return  # its own RuntimeError, raised while it went
+        except BaseException:  # noqa: BLE001  # what a `finally` raises while it is put away means nothing
+            return
+        else:
+            return
+    raise RuntimeError(
+        f"workflow does not let go: it awaited {CLOSES} times while it was closed (`except BaseException`?)"
+    )

@@ -1,0 +1,44 @@
+"""A step's message as the worker's parent process sees it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from uuid import uuid4
+
+from celery.worker.request import Request
+
+from canvas import engine as engines
+from canvas.outcomes import encode_unknown, unknown_outcome
+from status.records import PartRef
+
+
+class StepRequest(Request):
+    """Gives each delivery its token, and gives the claim back when the process that held it is gone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.celeriac_ref = PartRef.parse(self.id)
+        # Made here and not in the child, so that parent and child know the same claim by it.
+        self.celeriac_token = uuid4().hex
+        self.request_dict["celeriac_token"] = self.celeriac_token
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """As Celery does; and if the child could not say how it ended, its claim is released."""
+        super().on_failure(exc_info, *args, **kwargs)
+        if not kwargs.get("return_ok"):
+            self._release()
+
+    def _release(self) -> None:
+        ref = self.celeriac_ref
+        if ref is None:
+            return
+        engine = engines.of(cast("Any", self)._app)  # noqa: SLF001  # our own base's
+        ending = engine.patiently(
+            lambda: engine.store.release(
+                ref, token=self.celeriac_token, call_token=uuid4().hex, outcome=encode_unknown(unknown_outcome())
+            )
+        )
+        if ending is not None and engine.go_on(ref.run_id, ending):
+            record = engine.store.load(ref.run_id)
+            if record is not None:
+                engine.send_turn(ref.run_id, record.workflow)

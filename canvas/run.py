@@ -1,0 +1,183 @@
+"""`Run`: what a workflow is given. None of its plain methods does I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from canvas.outcomes import Decision
+from canvas.payload import compact
+from canvas.waitables import Part, Sleep
+from status.errors import ConfigError
+from status.records import News, Remark
+
+logger = logging.getLogger("celeriac.run")
+
+
+class RunLog:
+    """Logs once, however often the workflow is replayed: the lines of a turn go out when it is recorded."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def debug(self, message: str, **fields: Any) -> None:
+        """Log with level DEBUG."""
+        self._run.say(logging.DEBUG, message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Log with level INFO."""
+        self._run.say(logging.INFO, message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Log with level WARNING."""
+        self._run.say(logging.WARNING, message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        """Log with level ERROR."""
+        self._run.say(logging.ERROR, message, fields)
+
+
+class Run:
+    """One execution of a workflow, as the workflow sees it.
+
+    Attributes:
+        id: The run's id.
+        deadline: When its time is up, or None.
+        log: Logs with the run's id, once.
+    """
+
+    def __init__(self, run_id: str, workflow: str, submitted_ms: int, deadline_ms: int = 0) -> None:
+        self.id = run_id
+        self.workflow = workflow
+        self.deadline = datetime.fromtimestamp(deadline_ms / 1000, UTC) if deadline_ms else None
+        self.log = RunLog(self)
+        self._now_ms = submitted_ms
+        self._random = Random(run_id)  # noqa: S311  # reproducible is the point
+        self._ids = Random(f"{run_id}/uuid")  # noqa: S311
+        # A suspended workflow's `finally` runs when it is put away; nothing it says then counts.
+        self._live = True
+        self._phase, self._progress = "", 0.0
+        self._metadata: dict[str, Any] = {}
+        self._status_changed = False
+        self._remarks: list[Remark] = []
+        self._lines: list[tuple[int, str, dict[str, Any]]] = []
+        self._writers: list[Callable[[], None]] = []
+        self.next_await = 0
+        self.last_decision: Decision | None = None
+        #: Whether the journal holds more than the workflow has been told.
+        self.replaying = False
+        self.undone = 0
+        self.undo_failed = False
+
+    # --- for workflows ------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """When the last journaled outcome was recorded; before the first, when the run was submitted."""
+        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+
+    def uuid(self) -> UUID:
+        """A UUID that is the same at each replay; each call gives another."""
+        return UUID(int=self._ids.getrandbits(128), version=4)
+
+    def random(self) -> Random:
+        """One generator, seeded from the run's id, that goes on where it was."""
+        return self._random
+
+    def sleep(self, delay_s: float) -> Part[None]:
+        """Wait, durably; may be a part of a race.
+
+        Args:
+            delay_s: Seconds; days are fine.
+        """
+        return Sleep(delay_s)
+
+    def update_status(
+        self, *, phase: str | None = None, progress: float | None = None, **metadata: str | float | bool | None
+    ) -> None:
+        """Say where the run is. What is not given stays; a metadata value of None removes its key.
+
+        Args:
+            progress: From 0 to 1.
+
+        Raises:
+            ConfigError: `progress` is out of its range.
+        """
+        if progress is not None and not 0 <= progress <= 1:
+            raise ConfigError(f"progress must be from 0 to 1, got {progress}")
+        if not self._live:
+            return
+        self._phase = self._phase if phase is None else phase
+        self._progress = self._progress if progress is None else float(progress)
+        merged = {**self._metadata, **metadata}
+        self._metadata = {name: value for name, value in merged.items() if value is not None}
+        self._status_changed = True
+        detail = {"phase": self._phase, "progress": self._progress, **metadata}
+        self._remarks.append(Remark("run.status", self._phase, compact(detail)))
+
+    # --- for the engine and sagas -------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """False once the workflow is being put away."""
+        return self._live
+
+    def remark(self, kind: str, name: str, detail: str = "") -> None:
+        """Let an event travel with whatever this turn records."""
+        if self._live:
+            self._remarks.append(Remark(kind, name, detail))
+
+    def say(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        """Let a log line out when this turn is recorded."""
+        if self._live:
+            self._lines.append((level, message, fields))
+
+    def before_recording(self, write: Callable[[], None]) -> None:
+        """Call `write` before this turn records anything; it must bear being called again in another turn."""
+        if self._live:
+            self._writers.append(write)
+
+    def told(self, decision: Decision) -> None:
+        """The workflow is given a journaled outcome: what it said before was recorded with that await."""
+        self._now_ms = decision.at_ms
+        self.last_decision = decision
+        self.next_await += 1
+        self._remarks.clear()
+        self._lines.clear()
+        self._writers.clear()
+        self._status_changed = False
+
+    def news(self) -> News:
+        """What was said since the last journaled outcome."""
+        status = (self._phase, self._progress, compact(self._metadata)) if self._status_changed else None
+        return News(status, tuple(self._remarks))
+
+    def write_ahead(self) -> None:
+        """Do the writes that must be there before this turn records anything."""
+        for write in self._writers:
+            write()
+
+    def let_out(self) -> None:
+        """Log the lines of this turn: it has been recorded."""
+        for level, message, fields in self._lines:
+            said = " ".join(f"{name}={value!r}" for name, value in fields.items())
+            logger.log(
+                level,
+                "%s: %s%s",
+                self.id,
+                message,
+                f" ({said})" if said else "",
+                extra={"run_id": self.id, **_safe(fields)},
+            )
+
+    def put_away(self) -> None:
+        """Nothing that is done through this run takes effect any more."""
+        self._live = False
+
+
+def _safe(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as attributes of a log record, which has names of its own."""
+    return {f"run_{name}": value for name, value in fields.items()}

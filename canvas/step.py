@@ -1,0 +1,202 @@
+"""`@step`: a Celery task whose calls can be awaited."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from celery import shared_task
+from celery.app.task import Task
+
+from canvas import perform
+from canvas.context import refuse_in_workflow, workflow_here
+from canvas.payload import Codec
+from canvas.retry import DEFAULT, Retry
+from canvas.waitables import Call, Waitable
+from status.errors import ConfigError, NotAwaitable, PayloadError, RetryAfter, TerminalError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+#: Celery options that would work against the engine, and what to write for them.
+REFUSED_OPTIONS = {
+    "bind": "ask canvas.current_step()",
+    "autoretry_for": "write @step(retry=Retry(on=(...)))",
+    "retry_backoff": "write @step(retry=Retry(first_s=..., factor=...))",
+    "max_retries": "write @step(retry=Retry(max_attempts=...))",
+    "default_retry_delay": "write @step(retry=Retry(first_s=...))",
+}
+
+if TYPE_CHECKING:
+
+    class _Task(Task[P, R_co], Generic[P, R_co]): ...
+else:
+
+    class _Task(Task, Generic[P, R_co]):
+        """Celery's own Task is not generic when it runs."""
+
+
+class Unary(Protocol[T_contra, R_co]):
+    """A step or a workflow that can be called with one argument."""
+
+    def s(self, argument: T_contra, /) -> Call[R_co]: ...
+
+
+def refuse_calls(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise PayloadError if an argument is a call that was not awaited."""
+    for where, value in [*enumerate(args), *kwargs.items()]:
+        if isinstance(value, Waitable):
+            at = f"argument {where + 1}" if isinstance(where, int) else where
+            raise PayloadError(f"{name}: got a call of {value!r} for {at}: await it first")
+
+
+class Definition(_Task[P, R_co]):
+    """What steps and workflows have in common: a name, a codec and calls."""
+
+    abstract = True
+    codec: Codec
+    idempotent = True
+    Request = "canvas.request:StepRequest"
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+        """A call with these arguments: await it in a workflow, or give it to any Celery canvas.
+
+        Raises:
+            PayloadError: An argument does not fit its annotation, or is a call itself.
+        """
+        refuse_calls(self.name, args, kwargs)
+        encoded, named = self.codec.encode(args, kwargs)
+        return cast("Call[R_co]", Call(self.name, tuple(encoded), named, app=self.app))
+
+    def queue_of(self, options: dict[str, Any]) -> str:
+        """The queue that messages of it go to, under Celery's routes."""
+        route = self.app.amqp.router.route(
+            {k: options[k] for k in ("queue",) if k in options}, self.name, task_type=cast("Any", self)
+        )
+        queue = route.get("queue", self.app.conf.task_default_queue)
+        return str(getattr(queue, "name", queue))
+
+
+class Step(Definition[P, R_co]):
+    """A Celery task that a run calls. `my_step(...)` runs it here; `my_step.s(...)` is a call of it."""
+
+    abstract = True
+    policy: Retry = DEFAULT
+    timeout_s: float | None = None
+    interruptible = False
+    local = False
+    # A lost message is found and sent again by the sweep, but a worker that stops gives its own back at once.
+    acks_late = True
+    # A lost process gives its claim back, and the step is published again: once, not twice.
+    reject_on_worker_lost = False
+    ignore_result = True
+    # Business as usual: logged in a line, without a traceback.
+    throws = (TerminalError, RetryAfter)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        if self.request.called_directly:
+            name = workflow_here()
+            if name is not None:
+                raise NotAwaitable(
+                    f"{self.name}(...) in workflow {name} would run at each replay: await {self.name}.s(...)"
+                )
+            return self.run(*args, **kwargs)
+        return perform.attempt(self, args, kwargs)  # type: ignore[no-any-return]
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_in_workflow(f"{self.name}.delay(...)", f"await {self.name}.s(...)")
+        return super().delay(*args, **kwargs)
+
+    def retry(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Refused: a retry of Celery's would be a second message that nobody knows of."""
+        raise ConfigError(
+            f"{self.name}: self.retry() is not for steps: write @step(retry=Retry(...)), or raise RetryAfter"
+        )
+
+    def on_retry(self, *_args: Any) -> None:
+        # Celery stores nothing of a retry and does not call `after_return` for it.
+        perform.write_down(self.request, self.app)
+        perform.after_return(self)
+
+    def after_return(self, *_args: Any) -> None:
+        perform.after_return(self)
+
+
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    timeout_s: float | None = None,
+    interruptible: bool = False,
+    idempotent: bool = True,
+    local: bool = False,
+    **celery_options: Any,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    retry: Retry | None = None,
+    timeout_s: float | None = None,
+    interruptible: bool = False,
+    idempotent: bool = True,
+    local: bool = False,
+    **celery_options: Any,
+) -> Any:
+    """Make a step of a function. Registers as Celery's `shared_task` does.
+
+    Args:
+        name: Of the Celery task; None: module and function.
+        queue: Where its messages go; None: as Celery routes it.
+        retry: When a failed attempt is made again; None: `Retry()`.
+        timeout_s: Of one attempt, from its start.
+        interruptible: Its process may be killed when nobody waits for it any more.
+        idempotent: False: never run again after a crash; it then fails with "outcome unknown".
+        local: Run inside the turn, without a message of its own.
+        celery_options: Go to Celery.
+
+    Raises:
+        ConfigError: The function is async, or an option can't be.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        _check(function, timeout_s, celery_options)
+        options = dict(celery_options)
+        if queue is not None:
+            options["queue"] = queue
+        task_name = name or f"{function.__module__}.{function.__name__}"
+        return cast("Any", shared_task)(
+            name=task_name,
+            base=Step,
+            codec=Codec(function, task_name),
+            policy=retry or DEFAULT,
+            timeout_s=timeout_s,
+            interruptible=interruptible,
+            idempotent=idempotent,
+            local=local,
+            # Celery would look at annotations and arguments once more; the codec has done it.
+            typing=False,
+            **options,
+        )(function)
+
+    return decorate if fn is None else decorate(fn)
+
+
+def _check(function: Callable[..., Any], timeout_s: float | None, options: dict[str, Any]) -> None:
+    where = f"@step {function.__module__}.{function.__qualname__}"
+    if inspect.iscoroutinefunction(function):
+        raise ConfigError(f"{where} is async: a step is a plain def; a workflow is async def with @workflow")
+    if timeout_s is not None and timeout_s <= 0:
+        raise ConfigError(f"{where}: timeout_s must be more than 0 seconds, got {timeout_s}")
+    for option in options:
+        if option in REFUSED_OPTIONS:
+            raise ConfigError(f"{where}: {option}= is not for steps: {REFUSED_OPTIONS[option]}")

@@ -1,0 +1,189 @@
+"""A turn: replay, then open what the workflow asks for, or write down how it ended. Waits for nobody."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, assert_never
+from uuid import uuid4
+
+from canvas.outcomes import Decision, describe
+from canvas.payload import compact
+from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, replay
+from canvas.run import Run
+from status.errors import ErrorInfo, OrchestrationError, PayloadError, UnknownWorkflow
+from status.models import error_to_json
+from status.records import Opening, PartRef, RunRecord
+from status.states import FINAL, State
+
+if TYPE_CHECKING:
+    from canvas.engine import Engine
+    from canvas.workflow import Workflow
+
+logger = logging.getLogger("celeriac")
+
+#: A turn that is overtaken this often leaves the run to those that overtake it: it is due.
+STARTS = 50
+
+#: More user code than this in one turn keeps a worker's slot from its steps.
+SLOW_TURN_S = 1.0
+
+
+def take_turn(engine: Engine, run_id: str) -> None:
+    """Bring a run to its next await, or to its end.
+
+    Safe to call twice, at once or later: what it records is accepted only where the journal is as it was read.
+    """
+    for _ in range(STARTS):
+        record = engine.store.load(run_id)
+        if record is None or record.fields["state"] in FINAL:
+            return
+        workflow = engine.workflow(record.workflow)
+        if workflow is None:
+            _park(
+                engine,
+                record,
+                describe(UnknownWorkflow(f"no workflow {record.workflow!r} is registered on this worker")),
+            )
+            return
+        run, move = _replay(workflow, record)
+        if _carry_out(engine, workflow, record, run, move):
+            return
+    logger.warning("%s: its turn was overtaken %d times, the sweep will send another", run_id, STARTS)
+
+
+def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> tuple[Run, Move]:
+    fields = record.fields
+    run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), int(fields.get("deadline_ms") or 0))
+    try:
+        args, kwargs = workflow.read_input(fields["input"])
+    except PayloadError as error:
+        return run, Parked(describe(error))
+    start_s = monotonic()
+    move = replay(workflow.body, run, args, kwargs, record.journal)
+    took_s = monotonic() - start_s
+    if took_s > SLOW_TURN_S:
+        logger.warning(
+            "%s: %.1f s of its own code in one turn of %s: put it in a step", record.run_id, took_s, workflow.name
+        )
+    return run, move
+
+
+def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, move: Move) -> bool:
+    """Record a move. Returns whether the turn is over; else it starts again from a journal that has moved on."""
+    match move:
+        case Asks():
+            return _open(engine, record, run, move)
+        case Returned(value):
+            try:
+                text = workflow.codec.result.dumps(value)
+            except PayloadError as error:
+                return _end(engine, record, run, error=describe(error))
+            return _end(engine, record, run, result=text)
+        case Raised(error):
+            return _end(engine, record, run, error=describe(error))
+        case Stopped(error):
+            info = describe(error)
+            state = State.TIMED_OUT if error.code == 408 else State.CANCELLED
+            return _end(engine, record, run, error=info, stopped=state)
+        case Parked(info):
+            return _park(engine, record, info)
+        case _:
+            assert_never(move)
+
+
+def seen_of(record: RunRecord) -> str:
+    """The nonce of the last await in the journal, or ''."""
+    awaits = [int(field) for field in record.journal if field.isdigit()]
+    if not awaits:
+        return ""
+    last = Decision.read(record.journal, max(awaits), 0)
+    return last.nonce if last else ""
+
+
+def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
+    run.write_ahead()
+    nonce = uuid4().hex[:12]
+    recipe = asks.recipe
+    opening = engine.store.open_join(
+        record.run_id,
+        asks.n,
+        seen=seen_of(record),
+        nonce=nonce,
+        fingerprint=recipe.fingerprint,
+        policy=recipe.policy,
+        parts=asks.parts,
+        need=recipe.need,
+        state=recipe.state,
+        undo=recipe.undo,
+        timeout_ms=round((recipe.timeout_s or 0) * 1000),
+        news=run.news(),
+    )
+    match opening.code:
+        case "opened":
+            run.let_out()
+            at_once = [str(p) for p, part in enumerate(asks.parts) if part.kind == "step" and not part.delay_ms]
+            _send(engine, record, asks, opening, dict.fromkeys(at_once, 1))
+        case "exists":
+            _send(engine, record, asks, opening, opening.waiting)
+        case "foreign":
+            error = OrchestrationError(
+                f"await {asks.n} is open as {opening.found}, the workflow asks for {recipe.fingerprint}"
+            )
+            return _park(engine, record, describe(error))
+        case "moved":
+            return False
+    return True
+
+
+def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Any) -> None:
+    calls: Sequence[Any] = asks.recipe.parts
+    rows = [
+        (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), calls[int(p)].spec(asks.parts[int(p)].queue))
+        for p, attempt in attempts.items()
+        if asks.parts[int(p)].kind == "step"
+    ]
+    engine.send(record.run_id, rows, record.workflow)
+
+
+def _end(
+    engine: Engine,
+    record: RunRecord,
+    run: Run,
+    *,
+    result: str = "",
+    error: ErrorInfo | None = None,
+    stopped: State | None = None,
+) -> bool:
+    run.write_ahead()
+    state = _final_state(run, error, stopped)
+    answer = engine.store.complete(
+        record.run_id,
+        seen=seen_of(record),
+        token=uuid4().hex,
+        state=state,
+        result=result,
+        error=error_to_json(error) if error else "",
+        news=run.news(),
+    )
+    if answer == "completed":
+        run.let_out()
+        logger.info("run %s %s", record.run_id, compact({"state": state, "error": error.message if error else None}))
+    return answer != "moved"
+
+
+def _final_state(run: Run, error: ErrorInfo | None, stopped: State | None) -> State:
+    if error is None:
+        return State.COMPLETED
+    if run.undo_failed:
+        return State.COMPENSATION_FAILED
+    if stopped is not None:
+        return stopped
+    return State.COMPENSATED if run.undone else State.FAILED
+
+
+def _park(engine: Engine, record: RunRecord, info: ErrorInfo) -> bool:
+    logger.warning("run %s is parked: %s", record.run_id, info.message)
+    engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info))
+    return True
