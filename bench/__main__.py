@@ -16,15 +16,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import redis
 from rich.console import Console
 from rich.table import Table
 
-from bench.children import ChildFailed
-from bench.measure import Plan, Turn, Unfinished, measure, medians, on_stage
+from bench.measure import Plan, Turn, measure, medians, on_stage
+from status.errors import OrchestrationError
 
 LATEST = Path(__file__).parent / "results" / "latest.json"
 QUICK = {"pairs": 3, "orders": 60, "singles": 15, "warm_up": 10, "wait_s": 60.0}
 FULL = {"pairs": 5, "orders": 300, "singles": 50, "warm_up": 40, "wait_s": 180.0}
+#: What is told in one line; ChildFailed and Unfinished are RuntimeErrors.
+FAILURES = (RuntimeError, ImportError, redis.RedisError, OrchestrationError)
 #: Each row of the table: the figure, what it is, and whether more is better.
 ROWS = [
     ("orders_per_s", "orders/s, all at once", True),
@@ -44,7 +47,7 @@ def main() -> int:
     console = Console()
     try:
         results = run(plan, console)
-    except (ChildFailed, Unfinished, RuntimeError, ImportError) as failed:
+    except FAILURES as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -162,8 +162,8 @@ class Side:
     name = "stock"
 
     def __init__(self, redis_url: str) -> None:
-        # No socket timeout: BLPOP waits as long as it is told to.
-        self._client = redis.Redis.from_url(redis_url, decode_responses=True)
+        # redis-py 8 gives up on a socket after 5 s unless told otherwise; BLPOP has a timeout of its own.
+        self._client = redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=None)
         self._done: set[str] = set()
 
     def start(self, order_id: str) -> None:
