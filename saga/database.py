@@ -80,8 +80,18 @@ def dispose_after_fork(**_signal: Any) -> None:
     """Forget the parent's connections without closing them: their sockets are still the parent's."""
     global _opening  # noqa: PLW0603 - another thread of the parent may have held it at the fork
     _opening = threading.Lock()
+    _forget(close=False)
+
+
+def dispose() -> None:
+    """Close all connections of this process. The next `engine()` opens the database anew."""
+    with _opening:
+        _forget(close=True)
+
+
+def _forget(*, close: bool) -> None:
     for opened in _engines.values():
-        opened.dispose(close=False)
+        opened.dispose(close=close)
     _engines.clear()
 
 

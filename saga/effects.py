@@ -173,7 +173,9 @@ def _inserted(session: Session | Connection, owner: Owner, *, key: str, tombston
         "created_at": datetime.now(UTC),
     }
     try:
-        return connection.execute(insert_or_ignore(connection.dialect, receipts), row).rowcount == 1
+        # By the key it gives and not by a count of rows: not every driver counts an INSERT.
+        insert = insert_or_ignore(connection.dialect, receipts).returning(receipts.c.key)
+        return connection.execute(insert, row).scalar() is not None
     except (OperationalError, ProgrammingError) as error:
         if getattr(error.orig, "sqlstate", "") != _NO_TABLE and "no such table" not in str(error.orig):
             raise

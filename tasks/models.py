@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import (
     BigInteger,
@@ -222,14 +223,13 @@ class RehearsalRow(Base):
     behaviour: Mapped[str] = mapped_column(Text)
 
 
-_ready: set[str] = set()
+_ready: WeakSet[Engine] = WeakSet()
 _making = threading.Lock()
 
 
 def create_all(engine: Engine) -> None:
-    """Create the shop's tables where they are missing; once a process and database, and safe to repeat."""
-    where = engine.url.render_as_string(hide_password=False)
+    """Create the shop's tables where they are missing; looked for once an engine, and safe to repeat."""
     with _making:
-        if where not in _ready:
+        if engine not in _ready:
             schema.create_all(engine, Base.metadata)
-            _ready.add(where)
+            _ready.add(engine)

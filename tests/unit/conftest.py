@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from saga import database
 from shop import PRODUCTS, Shop
@@ -12,11 +15,25 @@ from tasks import loading
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """A shop with two products, on SQLite, that the steps find as the configured database."""
+def sql_url(tmp_path: Path) -> Iterator[str]:
+    """An empty database: SQLite, or the one of TEST_DATABASE_URL, which is emptied for each test."""
+    given = os.environ.get("TEST_DATABASE_URL", "")
+    if given:
+        emptied = create_engine(given)
+        with emptied.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        emptied.dispose()
+    yield given or f"sqlite:///{tmp_path}/new folder/test.db"
+    database.dispose()
+
+
+@pytest.fixture
+def shop(sql_url: str, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A shop with two products, that the steps find as the configured database."""
 
     class Configured:
-        database_url = f"sqlite:///{tmp_path}/shop.db"
+        database_url = sql_url
 
     for name in ("SMTP_HOST", "SMTP_PORT", "SMTP_SENDER", "SHOP_SIMULATE"):
         monkeypatch.delenv(name, raising=False)

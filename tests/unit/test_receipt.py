@@ -23,11 +23,10 @@ UNDO = Identity(step_name="payment.refund", idempotency_key="r1/0/7/0", undoes=A
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/shop.db"
-    with database.transaction(url) as session:
+def url(sql_url: str) -> str:
+    with database.transaction(sql_url) as session:
         session.execute(text("CREATE TABLE charges (amount INTEGER)"))
-    return url
+    return sql_url
 
 
 def charge(url: str, owner: Identity = ACTION, amount: int = 5) -> object:

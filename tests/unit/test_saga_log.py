@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +28,8 @@ class Clock:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> SagaLog:
-    return SagaLog(database.engine(f"sqlite:///{tmp_path}/log.db"), now=Clock())
+def log(sql_url: str) -> SagaLog:
+    return SagaLog(database.engine(sql_url), now=Clock())
 
 
 def begin(key: str = "r1/0/s/1", *, run_id: str = "r1", seq: int = 1, **changes: Any) -> Begin:
