@@ -79,13 +79,13 @@ class Codec:
 
     def __init__(self, function: Callable[..., Any], name: str, skip: int = 0) -> None:
         self.name = name
-        self._function = function
+        self.function = function
         parameters = list(inspect.signature(function).parameters.values())[skip:]
         self.signature = inspect.Signature(parameters)
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
-        return get_type_hints(self._function, include_extras=True)
+        return get_type_hints(self.function, include_extras=True)
 
     @cached_property
     def result(self) -> Adapter:

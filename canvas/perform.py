@@ -17,6 +17,7 @@ from celery.exceptions import Retry as CeleryRetry
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
+from canvas import undoing
 from canvas.context import CurrentStep, running_as
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.payload import compact
@@ -165,10 +166,15 @@ def settle(request: Any, app: Celery) -> Ending | None:
 def write_down(request: Any, app: Celery) -> None:
     """Settle the attempt on `request` and go on; the turn that it may owe is taken by `after_return`."""
     ref: PartRef | None = PartRef.parse(request.id)
+    done: Attempt | None = getattr(request, "celeriac_attempt", None)
     ending = settle(request, app)
     if ref is not None and ending is not None and engines.of(app).go_on(ref.run_id, ending):
         # Not here: the tracer first measures and reports the step itself.
         request.celeriac_owes = ref.run_id
+    if done is not None and request.get("celeriac_log") and not isinstance(done.outcome, Again):
+        why = "" if isinstance(done.outcome, Done) else _line(done.outcome.info)
+        for listener in undoing.listeners:
+            listener(request.celeriac_log, why)
 
 
 def after_return(step: Step[Any, Any]) -> None:

@@ -59,7 +59,7 @@ class Publisher:
             create_sent_event=self.app.conf.task_send_sent_event,
         )
         headers = {"celeriac_published_ms": int(time() * 1000)}
-        for mark in ("undoes", "retry"):
+        for mark in ("undoes", "retry", "log"):
             if spec.get(mark):
                 headers[f"celeriac_{mark}"] = spec[mark]
         options = {"priority": spec["priority"]} if "priority" in spec else {}

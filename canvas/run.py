@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -65,11 +65,13 @@ class Run:
         self._status_changed = False
         self._remarks: list[Remark] = []
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
-        self._writers: list[Callable[[], None]] = []
+        self._rows: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
         self.next_await = 0
         self.last_decision: Decision | None = None
         #: Whether the journal holds more than the workflow has been told.
         self.replaying = False
+        #: Entries in sagas so far, undos that succeeded, and whether one gave up.
+        self.entered = 0
         self.undone = 0
         self.undo_failed = False
 
@@ -135,10 +137,10 @@ class Run:
         if self._live:
             self._lines.append((level, message, fields))
 
-    def before_recording(self, write: Callable[[], None]) -> None:
-        """Call `write` before this turn records anything; it must bear being called again in another turn."""
+    def before_recording(self, write: Callable[[Sequence[Any]], None], *rows: Any) -> None:
+        """Give `rows` to `write` before this turn records anything; another turn may do so again."""
         if self._live:
-            self._writers.append(write)
+            self._rows.setdefault(write, []).extend(rows)
 
     def told(self, decision: Decision) -> None:
         """The workflow is given a journaled outcome: what it said before was recorded with that await."""
@@ -147,7 +149,7 @@ class Run:
         self.next_await += 1
         self._remarks.clear()
         self._lines.clear()
-        self._writers.clear()
+        self._rows.clear()
         self._status_changed = False
 
     def news(self) -> News:
@@ -157,8 +159,8 @@ class Run:
 
     def write_ahead(self) -> None:
         """Do the writes that must be there before this turn records anything."""
-        for write in self._writers:
-            write()
+        for write, rows in self._rows.items():
+            write(rows)
 
     def let_out(self) -> None:
         """Log the lines of this turn: it has been recorded."""

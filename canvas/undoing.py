@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from status.records import PartRef
+
+#: Told of each such undo that ended: the key it was given as `log`, and why it gave up ('' if it did not).
+listeners: list[Callable[[str, str], None]] = []
 
 
 def undo_message(spec: dict[str, Any], ref: PartRef, outcome: str) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from status.reading import Reader
 from status.settings import Settings
 from status.store import Store
 
+#: A server that says nothing for so long is gone. Longer than any blocking read (`reading.BLOCK_MS`).
+SOCKET_TIMEOUT_S = 15
+
 _lock = threading.Lock()
 _url: str | None = None
 
@@ -40,7 +43,13 @@ def reader() -> Reader:
 
 def connect(redis_url: str) -> Redis:
     """A client that gives text and keeps its connections alive."""
-    return Redis.from_url(redis_url, decode_responses=True, health_check_interval=30, socket_keepalive=True)
+    return Redis.from_url(
+        redis_url,
+        decode_responses=True,
+        health_check_interval=30,
+        socket_keepalive=True,
+        socket_timeout=SOCKET_TIMEOUT_S,
+    )
 
 
 @cache

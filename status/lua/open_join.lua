@@ -55,7 +55,7 @@ if state[1] ~= 'cancelling' or ARGV[7] == 'compensating' then set_state(ARGV[7],
 event('join.opened', n, fp)
 
 -- A cancel that came while nothing was open is answered here; after a second one only undos still run.
-local stopping = state[4] or (tonumber(state[5] or '0') > 1 and ARGV[8] ~= '1' and 'cancelled again')
+local stopping = ARGV[8] ~= '1' and (state[4] or (tonumber(state[5] or '0') > 1 and '409|cancelled again'))
 if stopping then
   redis.call('HDEL', RUN, 'cancel')
   redis.call('HSET', join, 'size', 0)

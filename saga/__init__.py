@@ -1,0 +1,9 @@
+"""Undoes: sagas, the log of what is owed, and receipts that make effects happen once."""
+
+from saga.chain import chain
+from saga.effects import Receipt
+from saga.receipt import receipt
+from saga.saga import CompensatedStep, SafeStep, Saga
+from saga.strategy import Strategy
+
+__all__ = ["CompensatedStep", "Receipt", "SafeStep", "Saga", "Strategy", "chain", "receipt"]
