@@ -127,7 +127,7 @@ def test_a_killed_program_is_reported_with_the_signal_and_its_children_go_with_i
     os.kill(running.supervisor.pids()["parent"], signal.SIGKILL)
 
     running.wait_for_line("parent", "died with exit code -9 (SIGKILL)")
-    assert gone(child_pid)
+    wait_until(lambda: gone(child_pid), "its child is killed too")
 
 
 @pytest.mark.parametrize(
