@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from canvas.pulse import Pulse
@@ -23,7 +23,7 @@ REFUSED_TRANSPORT = ("retry_on_timeout", "retry", "retry_on_error")
 def install(app: Celery, *, redis_url: str | None = None) -> None:
     """Let an app run workflows: result backend, bootstep and safe transport options.
 
-    Call it once, after the app's settings, before its worker starts.
+    Call it once, where the app is made. Settings are looked at when the app's own are loaded.
 
     Args:
         redis_url: Where runs are kept; None: `REDIS_URL`, or the embedded server.
@@ -31,16 +31,27 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     Raises:
         ConfigError: The URL is not of Redis, or a transport option would lose or repeat work.
     """
-    url = redis_url or places().redis_url
-    if urlsplit(url).scheme not in {"redis", "rediss"}:
-        raise ConfigError(f"redis_url must start with redis:// or rediss://, got {url!r}")
-    here.use(url)
+    if redis_url is not None and urlsplit(redis_url).scheme not in {"redis", "rediss"}:
+        raise ConfigError(f"redis_url must start with redis:// or rediss://, got {redis_url!r}")
+    here.use(redis_url)
+    app.steps["worker"].add(Pulse)
+
+    def configure(**_: Any) -> None:
+        _settle(app, redis_url or places().redis_url)
+
+    if cast("Any", app).configured:
+        configure()
+    else:
+        # Not now: asking for settings would start the embedded server, for a `--help` too.
+        app.on_after_configure.connect(configure, weak=False)
+
+
+def _settle(app: Celery, url: str) -> None:
     options: dict[str, Any] = dict(app.conf.broker_transport_options or {})
     for name in REFUSED_TRANSPORT:
         if name in options:
             raise ConfigError(
-                f"broker_transport_options[{name!r}] must go: with it kombu can't send steps in one batch"
+                f"broker_transport_options[{name!r}] must go: with it kombu can't send the steps of a join in one batch"
             )
     app.conf.broker_transport_options = {**SAFE_TRANSPORT, **options}
     app.conf.update(result_backend=f"canvas.backend:RunBackend+{url}")
-    app.steps["worker"].add(Pulse)

@@ -104,11 +104,7 @@ def _left_open(session: Session, ended: Mapping[str, Outcome]) -> list[str]:
         )
     )
     slots = session.execute(select(SlotRow.order_id, SlotRow.slot_id).where(SlotRow.state == SlotState.RESERVED))
-    return [
-        f"order {order_id}: {what} is left open"
-        for order_id, what in [*reservations, *slots]
-        if order_id in ended
-    ]
+    return [f"order {order_id}: {what} is left open" for order_id, what in [*reservations, *slots] if order_id in ended]
 
 
 def _papers(session: Session, ended: Mapping[str, Outcome]) -> list[str]:
