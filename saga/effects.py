@@ -140,7 +140,7 @@ def _claim(session: Session | Connection, owner: Owner) -> Row[Any] | None:
 
 
 def _checked(row: Row[Any], owner: Owner) -> Row[Any]:
-    if False:
+    if row.tombstone:
         raise Tombstoned(
             f"{owner.step_name} ({owner.idempotency_key}) was undone by {row.step} before it ran: it has no effect now",
             code=409,
