@@ -14,8 +14,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from canvas.context import CurrentStep, running_as
 from saga import database
-from saga.effects import Identity, Receipt, ReceiptMismatch, Tombstoned, open_receipt
+from saga.effects import Identity, Receipt, ReceiptMismatch, Tombstoned, look, open_receipt
+from saga.receipt import receipt
 from status.errors import ConfigError, PayloadError, TerminalError
 
 ACTION = Identity(step_name="payment.charge", idempotency_key="r1/0/2/0", arguments_digest="abc")
@@ -131,6 +133,38 @@ def test_an_undo_that_runs_twice_knows_the_same_twice(url: str) -> None:
 
     again = undo(url)
     assert (again.done, again.acted) == (True, False)
+
+
+def test_looking_writes_nothing(url: str) -> None:
+    def look_now() -> Receipt | None:
+        with database.session(url) as session:
+            return look(session, ACTION)
+
+    assert look_now() is None
+    charge(url)
+    found = look_now()
+    assert found is not None
+    assert (found.done, found.value) == (True, {"amount": 5})
+
+
+def test_looking_meets_the_tombstone_too(url: str) -> None:
+    undo(url)
+
+    with database.session(url) as session, pytest.raises(Tombstoned):
+        look(session, ACTION)
+
+
+def test_the_step_that_runs_now_is_whose_receipt_it_is(url: str) -> None:
+    here = CurrentStep("r1", "r1/2.0", ACTION.idempotency_key, step_name="payment.charge", arguments="[5]")
+    with running_as(here), database.transaction(url) as session, receipt(session) as r:
+        r.store(1)
+    with running_as(here), database.transaction(url) as session, receipt(session) as r:
+        assert (r.done, r.value) == (True, 1)
+
+
+def test_outside_of_a_step_there_is_no_receipt(url: str) -> None:
+    with database.transaction(url) as session, pytest.raises(ConfigError), receipt(session):
+        pass
 
 
 def test_undoes_can_be_told_by_the_caller(url: str) -> None:

@@ -54,6 +54,7 @@ def test_an_order_that_completed_must_have_all(shop: Shop) -> None:
     ("spoil", "said"),
     [
         (update(ProductRow).where(ProductRow.sku == "A").values(units_in_stock=4), "A: 5 in stock before, but 4 left"),
+        (update(ProductRow).where(ProductRow.sku == "A").values(units_in_stock=2), "A: 5 in stock before, but 2 left"),
         (update(PaymentRow).values(amount=Decimal("22.49")), "order o1: 22.49 was kept, 22.50 is due"),
         (update(ShipmentRow).values(state="returned"), "order o1: 0 shipments, 1 due"),
         (update(InvoiceRow).values(state="void"), "order o1: 0 invoices, 1 due"),

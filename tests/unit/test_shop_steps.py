@@ -218,6 +218,15 @@ def test_undos_work_without_a_saga_too(shop: Shop) -> None:
     assert shop.broken(completed=False) == []
 
 
+def test_units_go_back_to_the_stock_once_whoever_releases_them(shop: Shop) -> None:
+    reserved(shop)
+
+    for key in ("first", "first", "second"):
+        shop.run(inventory.release, "o1", key=key, undoes="r1/inventory.reserve")
+
+    assert shop.stock() == {"A": 5, "B": 3}
+
+
 def test_undos_without_anything_to_undo_do_nothing(shop: Shop) -> None:
     shop.run(payment.refund, None)
     shop.run(shipping.cancel_slot, None)
