@@ -101,19 +101,19 @@ class Engine:
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
 
-    def send_turn(self, run_id: str, workflow: str) -> None:
-        """Send a turn as a message; what can't be sent stays due."""
+    def turn_queue(self, workflow: str) -> str:
+        """The queue that turns of a workflow go to."""
         known = self.workflow(workflow)
-        queue = known.queue_of({}) if known else str(self.app.conf.get("celeriac_turn_queue") or self.default_queue)
+        if known is not None:
+            return known.queue_of({})
+        return str(self.app.conf.get("celeriac_turn_queue") or self.app.conf.task_default_queue)
+
+    def send_turn(self, run_id: str, workflow: str, *, first: bool = False) -> None:
+        """Send a turn as a message; what can't be sent stays due."""
         try:
-            self.publisher.turn(run_id, workflow, queue)
+            self.publisher.turn(run_id, workflow, self.turn_queue(workflow), first=first)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
-
-    @property
-    def default_queue(self) -> str:
-        """Celery's."""
-        return str(self.app.conf.task_default_queue)
 
     def turn_here(self, run_id: str) -> None:
         """Take a run's turn in this process, or send it where its workflow is known."""

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import defaultdict
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
 from celery import bootsteps
@@ -20,8 +20,9 @@ from redis.exceptions import RedisError
 
 from canvas import engine as engines
 from canvas import stopping
+from canvas.backlog import Backlog
 from canvas.outcomes import encode_unknown, unknown_outcome
-from status.records import Ending, PartRef, Publishable, Timer
+from status.records import DeadClaim, Ending, OwedPart, OwedTurn, PartRef, Timer
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
@@ -93,6 +94,7 @@ class Sweeper:
         self._shards = range(engine.store.keys.shards)
         self._mine: set[int] = set()
         self._next_sweep_s = 0.0
+        self.backlog = Backlog(engine.app)
 
     def sweep_for_ever(self) -> None:
         """Until the process ends. Wakes when a timer is due or was set, and once a second."""
@@ -110,6 +112,7 @@ class Sweeper:
         """Do what is due. Returns how long nothing will be, in seconds."""
         if monotonic() >= self._next_sweep_s:
             self._next_sweep_s = monotonic() + BEAT_S
+            self.backlog.look_again()
             self._mine = {shard for shard in self._shards if self.sweep(shard)}
         rest_s = max(0.0, self._next_sweep_s - monotonic())
         for shard in self._mine:
@@ -141,15 +144,22 @@ class Sweeper:
 
     def repair(self, run_id: str, n: str, p: str) -> None:
         """Put one thing back on its way."""
-        what, found = self.engine.store.repair(run_id, n, p)
-        match what:
-            case "turn":
-                self.engine.send_turn(run_id, found)
-            case "claimed":
-                self.release(found)
-            case "waiting":
-                queue, part = found
-                self._send_if_lost(run_id, queue, part)
+        owed = self.engine.store.repair(run_id, n, p)
+        match owed:
+            case OwedTurn():
+                if self.backlog.is_lost(self.engine.turn_queue(owed.workflow), owed.since_ms):
+                    logger.warning("%s: its turn is lost, it is sent again", run_id)
+                    self.engine.send_turn(run_id, owed.workflow)
+            case OwedPart():
+                if self.backlog.is_lost(owed.queue, owed.since_ms):
+                    logger.warning("%s: its message is lost, it is sent again", owed.part.ref.step_id)
+                    self.engine.publish(run_id, [owed.part])
+            case DeadClaim():
+                self.release(owed.ref)
+            case None:
+                pass
+            case _:
+                assert_never(owed)
 
     def release(self, ref: PartRef) -> None:
         """A claim that nobody vouches for is over."""
@@ -158,15 +168,6 @@ class Sweeper:
         if ending.code != "none":
             logger.warning("%s: its worker is gone, it is given to another", ref.step_id)
         self._go_on(ref.run_id, ending)
-
-    def _send_if_lost(self, run_id: str, queue: str, part: Publishable) -> None:
-        # A message still on its queue is not lost, and a backlog must never be doubled.
-        with self.engine.app.connection_for_write() as connection:
-            channel = cast("Any", connection.default_channel)
-            if connection.transport.driver_type == "redis" and channel._size(queue):  # noqa: SLF001
-                return
-        logger.warning("%s: its message is lost, it is sent again", part.ref.step_id)
-        self.engine.publish(run_id, [part])
 
     def _go_on(self, run_id: str, ending: Ending) -> None:
         if self.engine.go_on(run_id, ending):

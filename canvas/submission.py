@@ -47,7 +47,7 @@ def submit_run(
             "start it, or set REDIS_URL"
         ) from error
     if created:
-        engine.send_turn(own_id, workflow.name)
+        engine.send_turn(own_id, workflow.name, first=True)
     return workflow.handle(own_id)
 
 

@@ -123,17 +123,7 @@ class Child:
         self._guard = guard
         self._on_line = on_line
         self._on_exit = on_exit
-        self._process = subprocess.Popen(  # noqa: S603
-            list(program.argv),
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
-        )
+        self._process = _spawn(program.argv, env)
         self.pid = self._process.pid
         guard.watch(self.pid)
         self._reader = threading.Thread(target=self._read, name=f"{program.name}-output", daemon=True)
@@ -174,3 +164,17 @@ class Child:
         self.exit_code = self._process.wait()
         self._reader.join(LAST_LINES_S)
         self._on_exit(self)
+
+
+def _spawn(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603
+        list(argv),
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
+    )

@@ -157,6 +157,34 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class OwedTurn:
+    """A turn that has not come. `since_ms`: its message was not sent before."""
+
+    workflow: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwedPart:
+    """A part that nobody has begun. `since_ms`: its message was not sent before."""
+
+    part: Publishable
+    queue: str
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadClaim:
+    """A claim that nobody vouches for."""
+
+    ref: PartRef
+
+
+#: What the sweep finds due; None: nothing is owed any more.
+Owed = OwedTurn | OwedPart | DeadClaim | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run and its journal, as a turn reads them."""
 

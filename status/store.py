@@ -12,11 +12,15 @@ from status.errors import ConfigError, RunConflict, RunNotFound
 from status.keys import Keys
 from status.records import (
     Claim,
+    DeadClaim,
     Ending,
     Grant,
     NewPart,
     News,
     Opening,
+    Owed,
+    OwedPart,
+    OwedTurn,
     PartRef,
     Publishable,
     RunRecord,
@@ -270,21 +274,18 @@ class Store:
         answer = scripts.call(self.redis, "sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
         return list(answer[1:]) if answer[0] else None
 
-    def repair(self, run_id: str, n: str = "", p: str = "") -> tuple[str, Any]:
-        """What would put a due thing back on its way. See `repair.lua`.
-
-        Returns:
-            `none`; `turn` and the workflow; `waiting` and (queue, Publishable); `claimed` and its PartRef.
-        """
+    def repair(self, run_id: str, n: str = "", p: str = "") -> Owed:
+        """What would put a due thing back on its way. See `repair.lua`."""
         answer = self._call("repair", run_id, n, p)
         match answer[0]:
             case "turn":
-                return "turn", answer[1]
+                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]))
             case "waiting":
-                return "waiting", (answer[1], next(self._publishable(run_id, int(n), answer[2])))
+                part = next(self._publishable(run_id, int(n), answer[3]))
+                return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))
             case "claimed":
-                return "claimed", PartRef(run_id, int(n), p, answer[1], 0)
-        return "none", None
+                return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
+        return None
 
     # --- answers ------------------------------------------------------------------
 

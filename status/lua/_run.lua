@@ -24,7 +24,7 @@ local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[1
 local RUN_ID = string.match(RUN, ':run:(.*)$')
 
 local LEASE_TICKS = 4   -- a claim not vouched for this long is dead
-local LOOK_TICKS = 2    -- when the sweep first looks at something nobody has begun
+local LOOK_TICKS = 3    -- when the sweep first looks at something nobody has begun
 local EVENTS_KEPT = 1000
 local FINAL = { completed = 1, failed = 1, compensated = 1, compensation_failed = 1, cancelled = 1, timed_out = 1 }
 
@@ -198,6 +198,7 @@ local function start_part(n, p, now)
   local join = JOINS .. n
   local f = redis.call('HMGET', join, 'a' .. p, 's' .. p, 'nonce', 'w' .. p)
   redis.call('HDEL', join, 'b' .. p)
+  redis.call('HSET', RUN, 'updated_ms', int(now))
   look_at(part_id(n, p), LOOK_TICKS)
   if f[4] and not f[1] then set_timer('within', n, p, f[3], now + tonumber(f[4])) end
   local undoes = string.match(p, '^(%d+)u$')

@@ -1,10 +1,12 @@
 -- Something is due: say what would put it back on its way, and look again after twice the wait.
 --
--- ARGV[1] n, or '' for the run's turn   ARGV[2] p   ARGV[3] ticks it has waited (0: the first look)
+-- ARGV[1] n, or '' for the run's turn   ARGV[2] p
 --
 -- Answers {none}: nothing is owed any more (the entry is gone)
---         {turn, workflow}: publish a turn      {waiting, queue, part}: publish `part` if its message must be lost
---         {claimed, nonce}: a claim nobody vouches for; release it
+--         {turn, since, workflow}           publish a turn, if its message must be lost
+--         {waiting, since, queue, part}     publish `part`, if its message must be lost
+--         {claimed, nonce}                  a claim that nobody vouches for: release it
+-- `since`, ms: no message that is wanted now was sent before.
 local n, p = ARGV[1], ARGV[2]
 local member = n == '' and RUN_ID or part_id(n, p)
 local score = redis.call('ZSCORE', DUE, member)
@@ -16,8 +18,9 @@ if not state or (FINAL[state] and n == '') then
 end
 if n == '' then
   local waits = redis.call('HINCRBY', RUN, 'waits', 1)
-  look_at(member, math.min(2 ^ waits, 64))
-  return { 'turn', redis.call('HGET', RUN, 'workflow') }
+  look_at(member, math.min(2 ^ (waits + 1), 64))
+  local f = redis.call('HMGET', RUN, 'updated_ms', 'workflow')
+  return { 'turn', f[1], f[2] }
 end
 local f = redis.call('HMGET', JOINS .. n, 'nonce', 'c' .. p, 's' .. p, 'a' .. p)
 if not f[1] or not f[3] then
@@ -29,4 +32,4 @@ local waits = redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1)
 look_at(member, math.min(2 ^ (waits + 1), 64))
 local undoes = string.match(p, '^(%d+)u$')
 local queue = string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^([^|]*)|')
-return { 'waiting', queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
+return { 'waiting', redis.call('HGET', RUN, 'updated_ms'), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
