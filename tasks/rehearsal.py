@@ -20,7 +20,7 @@ from saga.schema import insert_or_ignore
 from status.errors import ConfigError, TerminalError
 from tasks.domain import Behaviour, Provider
 from tasks.models import Base, RehearsalRow
-from tasks.once import reading, writing
+from tasks.once import glance, writing
 
 _BEHAVIOURS = TypeAdapter(dict[Provider, Behaviour])
 _BEHAVIOUR = TypeAdapter(Behaviour)
@@ -66,8 +66,8 @@ def behaviour_of(provider: Provider, run_id: str) -> Behaviour:
         ConfigError: `SHOP_SIMULATE` can't be read.
     """
     told = select(RehearsalRow.behaviour).where(RehearsalRow.run_id == run_id, RehearsalRow.provider == provider.value)
-    with reading() as session:
-        found = session.scalar(told)
+    with glance() as connection:
+        found = connection.scalar(told)
     if found is not None:
         return _BEHAVIOUR.validate_json(found)
     return _settings(os.environ.get("SHOP_SIMULATE", "")).get(provider, Behaviour())
