@@ -227,6 +227,16 @@ def test_units_go_back_to_the_stock_once_whoever_releases_them(shop: Shop) -> No
     assert shop.stock() == {"A": 5, "B": 3}
 
 
+def test_an_undo_that_is_run_again_leaves_what_came_after_it(shop: Shop) -> None:
+    reserved(shop)
+    shop.run(inventory.release, "o1")
+    shop.run(inventory.reserve, "o1", ITEMS, run_id="r2")
+
+    shop.run(inventory.release, "o1")
+
+    assert shop.stock() == {"A": 3, "B": 2}
+
+
 def test_undos_without_anything_to_undo_do_nothing(shop: Shop) -> None:
     shop.run(payment.refund, None)
     shop.run(shipping.cancel_slot, None)
