@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from canvas import engine as engines
 from canvas.pulse import Pulse
 from status import here
 from status.errors import ConfigError
@@ -34,6 +35,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     if redis_url is not None and urlsplit(redis_url).scheme not in {"redis", "rediss"}:
         raise ConfigError(f"redis_url must start with redis:// or rediss://, got {redis_url!r}")
     here.use(redis_url)
+    here.cancel_with(lambda run_id, reason: engines.of(app).cancel(run_id, reason))
     app.steps["worker"].add(Pulse)
 
     def configure(**_: Any) -> None:

@@ -1,6 +1,6 @@
 """Remembers: every run, its journal and its steps, in Redis; and tells of them."""
 
-from status.api import get_status, history, list_runs, watch
+from status.api import cancel, get_status, history, list_runs, watch
 from status.errors import ErrorInfo
 from status.models import Event, Page, RunStatus, StepStatus
 from status.states import State
@@ -12,6 +12,7 @@ __all__ = [
     "RunStatus",
     "State",
     "StepStatus",
+    "cancel",
     "get_status",
     "history",
     "list_runs",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 from status import here
 from status.models import Event, Page, RunStatus
@@ -46,3 +47,19 @@ def history(run_id: str) -> tuple[Event, ...]:
         RunNotFound: No run has that id.
     """
     return here.reader().history(run_id)
+
+
+def cancel(run_id: str, reason: str = "") -> None:
+    """Ask a run to stop: `Cancelled` is thrown, once, at its pending await. A run that has ended stays as it is.
+
+    A process that knows a Celery app tells the workers at once; any other leaves that to their sweep, which
+    takes a few seconds.
+
+    Raises:
+        RunNotFound: No run has that id.
+    """
+    by_app = here.canceller()
+    if by_app is not None:
+        by_app(run_id, reason)
+    else:
+        here.store().cancel(run_id, reason, token=uuid4().hex)

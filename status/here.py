@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
 
 from redis import Redis
+from redis.exceptions import RedisError
 
+from status.errors import StoreUnavailable
 from status.places import places, without_password
 from status.reading import Reader
 from status.settings import Settings
@@ -15,8 +18,12 @@ from status.store import Store
 #: A server that says nothing for so long is gone. Longer than any blocking read (`reading.BLOCK_MS`).
 SOCKET_TIMEOUT_S = 15
 
+#: A person who waits for a prompt wants to hear sooner than a worker does that nobody answers.
+PROMPT_TIMEOUT_S = 2
+
 _lock = threading.Lock()
 _url: str | None = None
+_cancel: Callable[[str, str], object] | None = None
 
 
 def use(redis_url: str | None) -> None:
@@ -24,6 +31,22 @@ def use(redis_url: str | None) -> None:
     global _url  # noqa: PLW0603  # one place a process is the point
     with _lock:
         _url = redis_url
+
+
+def cancel_with(cancel: Callable[[str, str], object]) -> None:
+    """Say how runs are cancelled by this process: who can reach the workers tells it at start.
+
+    Args:
+        cancel: Called with run id and reason; raises RunNotFound.
+    """
+    global _cancel  # noqa: PLW0603
+    with _lock:
+        _cancel = cancel
+
+
+def canceller() -> Callable[[str, str], object] | None:
+    """What `cancel_with` was given; None: this process knows no app."""
+    return _cancel
 
 
 def store() -> Store:
@@ -41,15 +64,32 @@ def reader() -> Reader:
     return Reader(found.redis, found.keys)
 
 
-def connect(redis_url: str) -> Redis:
-    """A client that gives text and keeps its connections alive."""
+def connect(redis_url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> Redis:
+    """A client that gives text and keeps its connections alive.
+
+    Args:
+        timeout_s: To connect, and for each answer.
+    """
     return Redis.from_url(
-        redis_url,
-        decode_responses=True,
-        health_check_interval=30,
-        socket_keepalive=True,
-        socket_timeout=SOCKET_TIMEOUT_S,
+        redis_url, decode_responses=True, health_check_interval=30, socket_keepalive=True, socket_timeout=timeout_s
     )
+
+
+def check() -> None:
+    """Ask Redis whether it is there, before anything is begun.
+
+    Raises:
+        StoreUnavailable: It does not answer within `PROMPT_TIMEOUT_S`.
+        ConfigError: It can't be found out where it is.
+    """
+    url = _url or places().redis_url
+    try:
+        with connect(url, timeout_s=PROMPT_TIMEOUT_S) as redis:
+            redis.ping()
+    except RedisError as error:
+        raise StoreUnavailable(
+            f"Redis at {where()} does not answer ({error}): start it, or set REDIS_URL to one that runs"
+        ) from error
 
 
 @cache
