@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, get_type_hints
 
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from status.errors import ConfigError, PayloadError
 
@@ -26,30 +27,40 @@ class Adapter:
         self.what = what
         try:
             self._adapter: TypeAdapter[Any] = _adapter(annotation)
-        except PydanticSchemaGenerationError as error:
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"{what} is annotated {annotation!r}, which can't be carried as JSON: use a dataclass, a pydantic "
-                "model or plain types"
+                f"{what} is annotated {annotation!r}, which can't be carried as JSON ({reason}): use a dataclass, a "
+                "pydantic model or plain types"
             ) from error
 
     def jsonable(self, value: Any) -> Any:
         """The value as plain lists, dicts, strings and numbers."""
-        try:
-            return self._adapter.dump_python(self._adapter.validate_python(value), mode="json")
-        except (ValidationError, PydanticSerializationError) as error:
-            raise self._refused(value, error) from error
+        # By way of the text: what can't be text (half a surrogate pair, NaN) must be refused here, not in a turn.
+        return from_json(self._bytes(value))
 
     def dumps(self, value: Any) -> str:
         """The value as JSON text."""
+        return self._bytes(value).decode()
+
+    def _bytes(self, value: Any) -> bytes:
         try:
-            return self._adapter.dump_json(self._adapter.validate_python(value)).decode()
+            text = self._adapter.dump_json(self._adapter.validate_python(value))
         except (ValidationError, PydanticSerializationError) as error:
             raise self._refused(value, error) from error
+        if b"null" in text:
+            # NaN and infinity are written as null, which a float then refuses: too late, the journal has it.
+            try:
+                self._adapter.validate_json(text)
+            except ValidationError as error:
+                raise PayloadError(f"{self.what}: would not come back from JSON, got {_short(value)}") from error
+        return text
 
     def python(self, value: Any) -> Any:
         """What `jsonable` gave, as the annotation says."""
         try:
-            return self._adapter.validate_python(value)
+            # Not strict, whatever a model says: these are JSON's types, not Python's.
+            return self._adapter.validate_python(value, strict=False)
         except ValidationError as error:
             raise self._refused(value, error) from error
 
@@ -168,7 +179,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _jsonable(value: Any) -> Any:
     try:
-        return to_jsonable_python(value)
+        return from_json(to_json(value))
     except PydanticSerializationError as error:
         raise PayloadError(f"{error}, got {_short(value)}") from error
 

@@ -41,7 +41,7 @@ class Retry:
         if max_attempts is not None and max_attempts < 1:
             raise ConfigError(f"Retry(max_attempts=) must be at least 1, or None for no end; got {max_attempts}")
         for name, value, least in (("first_s", first_s, 0), ("factor", factor, 1), ("max_s", max_s, 0)):
-            if value < least:
+            if not value >= least:  # also if it is NaN
                 raise ConfigError(f"Retry({name}=) must be at least {least}, got {value}")
         if not 0 <= jitter <= 1:
             raise ConfigError(f"Retry(jitter=) must be from 0 to 1, got {jitter}")
@@ -66,8 +66,10 @@ class Retry:
             return max(0.0, error.delay_s)
         if error is not None and (isinstance(error, self.never) or not isinstance(error, self.on)):
             return None
-        # The exponent is held down so that endless retries don't overflow a float.
-        wait_s = min(self.max_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        try:
+            wait_s = min(self.max_s, self.first_s * self.factor ** (attempt - 1))
+        except OverflowError:  # endless retries grow past a float
+            wait_s = self.max_s
         return wait_s * random.uniform(1 - self.jitter, 1 + self.jitter)  # noqa: S311  # not a secret
 
     def timing(self) -> dict[str, Any]:
