@@ -1,0 +1,174 @@
+"""`celery -A APP runs ...`: submit, list, show, watch and cancel runs.
+
+Imported at every start of `celery`, workers too; so what draws is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+import click
+from celery.bin.base import handle_preload_options
+
+from status import api, here
+from status.cli_plain import PlainCommand, Refused
+from status.states import State
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+
+
+@click.group(name="runs")
+@click.pass_context
+@handle_preload_options
+def runs(_ctx: click.Context, **_preload: Any) -> None:
+    """Submit, list, show, watch and cancel runs of workflows.
+
+    \b
+    celery -A tasks runs submit orders.complete orders.jsonl --run-id-field order_id
+    celery -A tasks runs list --state failed
+    celery -A tasks runs show order-7
+    celery -A tasks runs watch
+    """
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("workflow")
+@click.argument("file", type=click.File("rb"), metavar="FILE.jsonl|-")
+@click.option("--run-id-field", metavar="NAME", help="The field of each line that its run id is made of.")
+@click.option("--run-id-prefix", metavar="TEXT", default="", help="What to put before it.")
+@click.option("--wait", is_flag=True, help="Wait for all; exit code 1 if one does not complete.")
+@AS_JSON
+@click.pass_context
+def submit(ctx: click.Context, /, workflow: str, file: BinaryIO, **options: Any) -> None:
+    """Start a run of WORKFLOW for each line of a file (`-`: standard input).
+
+    A line is one JSON value, the workflow's single argument; or, for any other call, an object of
+    nothing but "run_id", "args" and "kwargs", with at least one of the last two.
+
+    All lines are checked before the first is submitted. With run ids of your own (--run-id-field, or
+    "run_id") the same file can be submitted again: a run that exists is not started twice.
+
+    \b
+    celery -A tasks runs submit orders.complete orders.jsonl \\
+        --run-id-field order_id --run-id-prefix order- --wait
+    echo '{"run_id": "trip-1", "args": ["Rome", 2]}' | celery -A tasks runs submit trips.book -
+    """
+    from status.cli_submit import submit_file  # noqa: PLC0415
+
+    ctx.exit(submit_file(ctx.obj.app, workflow, file, **options))
+
+
+@runs.command(name="list", cls=PlainCommand)
+@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--state", type=click.Choice([state.value for state in State]), help="Only runs in this state.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many runs at most.")
+@click.option("--cursor", metavar="TEXT", help="Go on where an earlier listing ended.")
+@AS_JSON
+def list_(*, workflow: str | None, state: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
+    """List runs, newest first.
+
+    \b
+    celery -A tasks runs list --workflow orders.complete --state running
+    celery -A tasks runs list --json | jq -r '.runs[].run_id'
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from status import cli_show, cli_text  # noqa: PLC0415
+
+    page = api.list_runs(workflow=workflow, state=state, limit=limit, cursor=cursor)
+    if as_json:
+        found = [cli_text.run_json(run, steps=False) for run in page.runs]
+        click.echo(cli_text.dumps({"runs": found, "cursor": page.cursor}))
+    else:
+        cli_show.print_page(Console(), page)
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("run_id", metavar="ID")
+@AS_JSON
+@click.pass_context
+def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
+    """Show all about a run: its phases, steps, undos and error, and what it waits for.
+
+    \b
+    celery -A tasks runs show order-7
+    celery -A tasks runs show order-7 --json | jq .error
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+
+    from status import cli_show, cli_text  # noqa: PLC0415
+
+    run, events = api.get_status(_checked(run_id)), api.history(run_id)
+    unserved = cli_show.unserved(ctx.obj.app, run)
+    hints = [cli_show.hint(queue, _app_name(ctx)) for queue in unserved]
+    if as_json:
+        shown = cli_text.run_json(run, steps=True) | {
+            "history": [cli_text.event_json(event) for event in events],
+            "hints": hints,
+        }
+        click.echo(cli_text.dumps(shown))
+        return
+    console = Console()
+    console.print(cli_show.run_page(run, events, datetime.now(UTC)))
+    for told in hints:
+        console.print(f"\n{told}", style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("run_id", metavar="[ID]", required=False)
+@AS_JSON
+@click.pass_context
+def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
+    """Watch a run's events until it ends; without ID, a board of all runs that go on, until Ctrl-C.
+
+    \b
+    celery -A tasks runs watch order-7
+    celery -A tasks runs watch
+    celery -A tasks runs watch --json | jq -r 'select(.kind == "run.failed") | .run_id'
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from status import cli_watch  # noqa: PLC0415
+
+    if run_id is not None:
+        cli_watch.watch_one(Console(), api.watch(_checked(run_id)), as_json=as_json)
+        return
+    try:
+        if as_json:
+            cli_watch.watch_all_json(here.reader())
+        else:
+            cli_watch.watch_all(Console(), here.reader())
+    except KeyboardInterrupt:
+        ctx.exit(0)
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("run_id", metavar="ID")
+@click.option("--reason", metavar="TEXT", default="", help="Kept in the run's history and error.")
+def cancel(*, run_id: str, reason: str) -> None:
+    """Ask a run to stop. What it has done is undone, if it says how.
+
+    \b
+    celery -A tasks runs cancel order-7 --reason "the customer called"
+    """
+    before = api.get_status(_checked(run_id))
+    if before.state is State.CANCELLED:
+        click.echo(f"{run_id} is cancelled already")
+        return
+    if before.finished:
+        raise Refused(f"run {run_id} has ended already, it is {before.state}: there is nothing to cancel")
+    api.cancel(run_id, reason)
+    click.echo(f"{run_id} is asked to stop; see how: runs watch {run_id}")
+
+
+def _checked(run_id: str) -> str:
+    from status.records import check_run_id  # noqa: PLC0415
+
+    return check_run_id(run_id)
+
+
+def _app_name(ctx: click.Context) -> str:
+    name = ctx.find_root().params.get("app")
+    return name if isinstance(name, str) else str(ctx.obj.app.main or "APP")
