@@ -253,7 +253,7 @@ def with_timeout(awaitable: Waitable[R], timeout_s: float) -> Join[R]:
         return inner.settle(decision)
 
     shortest_s = timeout_s if inner.timeout_s is None else min(timeout_s, inner.timeout_s)
-    return Join(replace(inner, settle=settle, timeout_s=shortest_s))
+    return awaitable.limited(replace(inner, settle=settle, timeout_s=shortest_s))
 
 
 def warn_of_unseen(result: object, where: str) -> None:

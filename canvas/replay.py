@@ -22,6 +22,8 @@ from status.records import NewPart
 #: A workflow that awaits this often while it is put away does not let go.
 CLOSES = 100
 
+INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
+
 
 @dataclass(frozen=True, slots=True)
 class Asks:
@@ -71,13 +73,15 @@ def replay(body: Body, run: Run, args: list[Any], kwargs: dict[str, Any], journa
     sys.set_asyncgen_hooks(firstiter=generators.append, finalizer=lambda _: None)
     coro = body(run, *args, **kwargs)
     try:
+        # Also while it is put away: what its `finally` does then is refused as it would be before.
         with in_workflow(run.workflow):
-            return _drive(coro, run, journal)
+            try:
+                return _drive(coro, run, journal)
+            finally:
+                run.put_away()
+                for suspended in (coro, *map(_Closing, generators)):
+                    _put_away(suspended)
     finally:
-        run.put_away()
-        _put_away(coro)
-        for generator in generators:
-            _put_away(_Closing(generator))
         sys.set_asyncgen_hooks(*hooks)
 
 
@@ -91,11 +95,12 @@ def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str])
         except StopIteration as end:
             for value in given:
                 warn_of_unseen(value, f"run {run.id}")
-            return Returned(end.value)
+            return _ended(Returned(end.value), run, journal)
         except Cancelled as error:
-            return Stopped(error)
+            return _ended(Stopped(error), run, journal)
         except Exception as error:  # noqa: BLE001  # whatever it raised is how it ended
-            return Raised(error)
+            _name_remedy(error)
+            return _ended(Raised(error), run, journal)
         try:
             answer = _answer(asked, run, journal)
         except _Thrown as thrown:
@@ -105,6 +110,21 @@ def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str])
             return answer
         given.append(answer.value)
         resume = _sending(coro, answer.value)
+
+
+def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:
+    """How it ended, unless the journal knows of a further await: then this is not how it went."""
+    recorded = Decision.read(journal, run.next_await, 0)
+    return move if recorded is None else Parked(mismatch(run, run.next_await, recorded.fingerprint, "nothing more"))
+
+
+def _name_remedy(error: Exception) -> None:
+    """Say what to write for asyncio's own functions, which fail where there is no event loop."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == "asyncio":
+        error.add_note(f"a workflow has no event loop: {INSTEAD_OF_ASYNCIO}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +145,23 @@ def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked |
         name = type(asked).__name__ if asked is not None else "something of asyncio"
         raise _Thrown(
             NotAwaitable(
-                f"workflow {run.workflow} awaited {name}, which is not ours: await calls (step.s(...)) and joins; for "
-                "asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
+                f"workflow {run.workflow} awaited {name}, which is not ours: await calls (step.s(...)) and joins; "
+                f"{INSTEAD_OF_ASYNCIO}"
             )
         )
     try:
         recipe = asked.recipe()
+        if not recipe.parts and recipe.policy != "settled":
+            # Nothing to wait for: no await, so what the journal has under this number is the next one's.
+            return _Told(recipe.settle(Decision("all", "", 0, "", "")))
         n = run.next_await
         decision = Decision.read(journal, n, len(recipe.parts))
         if decision is None:
-            if not recipe.parts and recipe.policy != "settled":
-                return _Told(recipe.settle(Decision("all", "", 0, "", "")))
             return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts))
     except OrchestrationError as error:
         raise _Thrown(error) from error
     if decision.fingerprint != recipe.fingerprint:
-        return Parked(_mismatch(run, n, decision.fingerprint, recipe.fingerprint))
+        return Parked(mismatch(run, n, decision.fingerprint, recipe.fingerprint))
     return _settle(recipe, decision, run)
 
 
@@ -157,7 +178,8 @@ def _settle(recipe: Recipe, decision: Decision, run: Run) -> Parked | _Told:
         raise _Thrown(error) from error
 
 
-def _mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
+def mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
+    """The error of a workflow that goes another way than its journal."""
     return describe(
         NonDeterministic(
             f"await {n} of run {run.id}: the journal has {recorded}, the workflow now asks for {asked}. Its path "

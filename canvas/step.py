@@ -110,6 +110,10 @@ class Step(Definition[P, R_co]):
         refuse_in_workflow(f"{self.name}.delay(...)", f"await {self.name}.s(...)")
         return super().delay(*args, **kwargs)
 
+    def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+        refuse_in_workflow(f"{self.name}.apply_async(...)", f"await {self.name}.s(...)")
+        return super().apply_async(*args, **kwargs)
+
     def retry(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refused: a retry of Celery's would be a second message that nobody knows of."""
         raise ConfigError(

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
-from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, replay
+from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
 from canvas.run import Run
-from status.errors import ErrorInfo, OrchestrationError, PayloadError, UnknownWorkflow
+from status.errors import ErrorInfo, PayloadError, UnknownWorkflow
 from status.models import error_to_json
 from status.records import Opening, PartRef, RunRecord
 from status.states import FINAL, State
@@ -61,7 +61,10 @@ def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> tuple[Run, Move]
     except PayloadError as error:
         return run, Parked(describe(error))
     start_s = monotonic()
-    move = replay(workflow.body, run, args, kwargs, record.journal)
+    try:
+        move = replay(workflow.body, run, args, kwargs, record.journal)
+    except RuntimeError as error:  # it does not let go
+        move = Parked(describe(error))
     took_s = monotonic() - start_s
     if took_s > SLOW_TURN_S:
         logger.warning(
@@ -128,10 +131,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
-            error = OrchestrationError(
-                f"await {asks.n} is open as {opening.found}, the workflow asks for {recipe.fingerprint}"
-            )
-            return _park(engine, record, describe(error))
+            return _park(engine, record, mismatch(run, asks.n, opening.found, recipe.fingerprint))
         case "moved":
             return False
     return True
@@ -156,6 +156,10 @@ def _end(
     error: ErrorInfo | None = None,
     stopped: State | None = None,
 ) -> bool:
+    still_open = record.fields["open"]
+    if still_open and still_open not in record.journal:
+        # Whoever opened it had read no more than this turn has: the workflow has taken another way.
+        return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
     run.write_ahead()
     state = _final_state(run, error, stopped)
     answer = engine.store.complete(

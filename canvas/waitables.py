@@ -11,6 +11,7 @@ A waitable is a recipe: each await of it is new work, and nothing starts before.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -47,7 +48,12 @@ class Waitable(Generic[R_co]):
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         # Yields itself to whoever drives the workflow; asks no context variable.
-        return (yield self)  # type: ignore[no-any-return]
+        try:
+            return (yield self)  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if "got bad yield" in str(error):  # what asyncio says of anything that is not its own
+                error.add_note(f"{self!r} can be awaited in a @workflow only: from asyncio, start a run with .submit()")
+            raise
 
     def __bool__(self) -> Never:
         raise TypeError(f"{self!r} is a call, not its value: write `await`")
@@ -55,6 +61,10 @@ class Waitable(Generic[R_co]):
     def recipe(self) -> Recipe:
         """What to open, and how to make the value of it."""
         raise NotImplementedError
+
+    def limited(self, recipe: Recipe) -> Join[R_co]:
+        """The same with another recipe: its own, with a time limit."""
+        return Join(recipe)
 
     def submit(self, *, run_id: str | None = None, timeout_s: float | None = None) -> RunHandle[R_co]:
         """Start a run of its own. Not in a workflow: it would start one at each replay.
@@ -190,8 +200,10 @@ class Call(Signature[R_co], Part[R_co]):
 
     plan: Plan = _PLAIN
 
-    # Celery builds dictionaries of signatures and asks them nothing; people write `if x.s(1):` by mistake.
+    # People write `if x.s(1):` by mistake; Celery writes `if body:` where it means `is not None`.
     def __bool__(self) -> Never:
+        if str(sys._getframe(1).f_globals.get("__name__", "")).startswith("celery."):  # noqa: SLF001
+            return True  # type: ignore[misc]
         raise TypeError(f"{self!r} is a call, not its value: write `await`")
 
     def __repr__(self) -> str:

@@ -129,7 +129,7 @@ class Saga:
         Raises:
             ConfigError: A part does not.
         """
-        recipe = waitable.recipe()
+        recipe = _recipe_of(waitable)
         undos = []
         for part in recipe.parts:
             undone_by = part.plan.undone_by if isinstance(part, Call) else None
@@ -249,7 +249,7 @@ class CompensatedStep:
         Raises:
             ConfigError: The undo can't take what the action gives.
         """
-        recipe = action.recipe()
+        recipe = _recipe_of(action)
         for part in recipe.parts:
             self._undo.check_fits(part)
         several = len(recipe.parts) > 1
@@ -263,6 +263,9 @@ class Compensated(Join[R]):
     def __init__(self, saga: Saga, recipe: Recipe, names: Sequence[str], undos: Sequence[Undo]) -> None:
         super().__init__(recipe)
         self._saga, self._names, self._undos = saga, names, undos
+
+    def limited(self, recipe: Recipe) -> Join[R]:
+        return Compensated(self._saga, recipe, self._names, self._undos)
 
     def __await__(self) -> Generator[Any, Any, R]:
         saga, run = self._saga, self._saga.run_
@@ -286,6 +289,9 @@ class Rollback(Join[None]):
     def __init__(self, saga: Saga, strategy: Strategy) -> None:
         super().__init__(_settle_recipe())
         self._saga, self._strategy = saga, strategy
+
+    def limited(self, recipe: Recipe) -> Join[None]:  # noqa: ARG002
+        raise ConfigError("a rollback has no time limit, half of it would be worse: give its undos @step(timeout_s=)")
 
     def __await__(self) -> Generator[Any, Any, None]:
         saga, run = self._saga, self._saga.run_
@@ -338,6 +344,12 @@ class Rollback(Join[None]):
             self._saga.run_.undo_failed |= not undone
             return None
         return late.get(entry.place)
+
+
+def _recipe_of(action: Waitable[Any]) -> Recipe:
+    if isinstance(action, Compensated | Rollback):
+        raise ConfigError(f"{action!r} has its undo already: a saga takes calls and joins")
+    return action.recipe()
 
 
 def _settle_recipe() -> Recipe:
