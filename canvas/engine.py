@@ -115,12 +115,16 @@ class Engine:
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
 
-    def turn_here(self, run_id: str) -> None:
-        """Take a run's turn in this process, or send it where its workflow is known."""
+    def turn_here(self, run_id: str, record: RunRecord | None = None) -> None:
+        """Take a run's turn in this process.
+
+        Args:
+            record: The run as it was a moment ago, if that is known.
+        """
         from canvas.turn import take_turn  # noqa: PLC0415  # the turn needs the engine
 
         try:
-            take_turn(self, run_id)
+            take_turn(self, run_id, record)
         except RedisError as error:
             logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
 

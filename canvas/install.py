@@ -57,3 +57,5 @@ def _settle(app: Celery, url: str) -> None:
             )
     app.conf.broker_transport_options = {**SAFE_TRANSPORT, **options}
     app.conf.update(result_backend=f"canvas.backend:RunBackend+{url}")
+    if urlsplit(str(app.conf.broker_url or "")).scheme in {"redis", "rediss"}:
+        app.conf.update(broker_transport="canvas.transport:Transport")

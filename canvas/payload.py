@@ -93,6 +93,16 @@ class Codec:
         self.function = function
         parameters = list(inspect.signature(function).parameters.values())[skip:]
         self.signature = inspect.Signature(parameters)
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        #: The parameters, if all may be given by place; binding is not needed for most calls then.
+        self._places = [p.name for p in parameters] if all(p.kind in plain for p in parameters) else None
+        self._needed = sum(p.default is p.empty for p in parameters)
+
+    def _by_place(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str] | None:
+        """The parameters of a call that gives all it needs by place, as most do."""
+        if kwargs or self._places is None or not self._needed <= len(args) <= len(self._places):
+            return None
+        return self._places[: len(args)]
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
@@ -132,6 +142,8 @@ class Codec:
         Raises:
             PayloadError: One is missing, unknown or given twice.
         """
+        if self._by_place(args, kwargs) is not None:
+            return
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -155,6 +167,9 @@ class Codec:
 
     def _names(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[str], dict[str, str]] | None:
         """The parameter that each argument is for; None if they are not a whole call."""
+        by_place = self._by_place(args, kwargs)
+        if by_place is not None:
+            return by_place, {}
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError:

@@ -159,6 +159,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
             began_ms=done.grant.now_ms,
             retry_in_ms=round(delay_s * 1000),
             line=line,
+            with_record=engine.workflow(request.chord.get("task", "")) is not None,
         )
     )
 
@@ -170,7 +171,7 @@ def write_down(request: Any, app: Celery) -> None:
     ending = settle(request, app)
     if ref is not None and ending is not None and engines.of(app).go_on(ref.run_id, ending):
         # Not here: the tracer first measures and reports the step itself.
-        request.celeriac_owes = ref.run_id
+        request.celeriac_owes = (ref.run_id, ending.record)
     if done is not None and request.get("celeriac_log") and not isinstance(done.outcome, Again):
         why = "" if isinstance(done.outcome, Done) else _line(done.outcome.info)
         for listener in undoing.listeners:
@@ -183,7 +184,7 @@ def after_return(step: Step[Any, Any]) -> None:
     owed = getattr(request, "celeriac_owes", None)
     if owed:
         request.celeriac_owes = None
-        engines.of(step.app).turn_here(owed)
+        engines.of(step.app).turn_here(*owed)
 
 
 def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
@@ -94,16 +94,21 @@ class Sweeper:
         self._shards = range(engine.store.keys.shards)
         self._mine: set[int] = set()
         self._next_sweep_s = 0.0
+        self._next_timer_s = 0.0
+        self._ahead_ms = 0.0  # Redis' clock before ours
         self.backlog = Backlog(engine.app)
 
     def sweep_for_ever(self) -> None:
-        """Until the process ends. Wakes when a timer is due or was set, and once a second."""
+        """Until the process ends. Wakes when a timer is due, or was set, and once a second."""
         while True:
             try:
                 with cast("Any", self.engine.store.redis).pubsub(ignore_subscribe_messages=True) as wake:
                     wake.subscribe(*(self.engine.store.keys.wake(shard) for shard in self._shards))
+                    self._next_timer_s = 0.0
                     while True:
-                        wake.get_message(timeout=self.round())
+                        told = wake.get_message(timeout=self.round())
+                        if told is not None:
+                            self.hear_of_timer(int(told["data"]))
             except (RedisError, OperationalError, OSError) as error:
                 logger.warning("timers and sweep wait for Redis: %s", error)
                 threading.Event().wait(BEAT_S)
@@ -114,15 +119,18 @@ class Sweeper:
             self._next_sweep_s = monotonic() + BEAT_S
             self.backlog.look_again()
             self._mine = {shard for shard in self._shards if self.sweep(shard)}
-        rest_s = max(0.0, self._next_sweep_s - monotonic())
-        for shard in self._mine:
-            due, next_ms = self.engine.store.due_timers(shard)
+        if monotonic() >= self._next_timer_s and self._mine:
+            due, next_ms, redis_ms = self.engine.store.due_timers(self._mine)
+            self._ahead_ms = redis_ms - time() * 1000
+            self._next_timer_s = self._next_sweep_s if next_ms is None else monotonic() + next_ms / 1000
             for timer in due:
                 self.fire(timer)
-            if next_ms is not None:
-                rest_s = min(rest_s, next_ms / 1000)
-        # Redis counts whole ms: waking a fraction too early would find nothing due and spin.
-        return rest_s + 0.001
+        return max(0.001, min(self._next_sweep_s, self._next_timer_s) - monotonic())
+
+    def hear_of_timer(self, at_ms: int) -> None:
+        """A timer was set that is due at `at_ms` of Redis' clock."""
+        in_s = (at_ms - self._ahead_ms) / 1000 - time()
+        self._next_timer_s = min(self._next_timer_s, monotonic() + in_s)
 
     def fire(self, timer: Timer) -> None:
         """Do what one timer is for."""

@@ -68,7 +68,7 @@ class Run:
         self._rows: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
         self.next_await = 0
         self.last_decision: Decision | None = None
-        #: Whether the journal holds more than the workflow has been told.
+        #: Whether the next await is in the journal: what is said before it was recorded with it.
         self.replaying = False
         #: Entries in sagas so far, undos that succeeded, and whether one gave up.
         self.entered = 0
@@ -116,6 +116,8 @@ class Run:
         self._progress = self._progress if progress is None else float(progress)
         merged = {**self._metadata, **metadata}
         self._metadata = {name: value for name, value in merged.items() if value is not None}
+        if self.replaying:
+            return
         self._status_changed = True
         detail = {"phase": self._phase, "progress": self._progress, **metadata}
         self._remarks.append(Remark("run.status", self._phase, compact(detail)))
@@ -127,19 +129,24 @@ class Run:
         """False once the workflow is being put away."""
         return self._live
 
+    @property
+    def fresh(self) -> bool:
+        """Whether what is said now has not been recorded before."""
+        return self._live and not self.replaying
+
     def remark(self, kind: str, name: str, detail: str = "") -> None:
         """Let an event travel with whatever this turn records."""
-        if self._live:
+        if self.fresh:
             self._remarks.append(Remark(kind, name, detail))
 
     def say(self, level: int, message: str, fields: dict[str, Any]) -> None:
         """Let a log line out when this turn is recorded."""
-        if self._live:
+        if self.fresh:
             self._lines.append((level, message, fields))
 
     def before_recording(self, write: Callable[[Sequence[Any]], None], *rows: Any) -> None:
         """Give `rows` to `write` before this turn records anything; another turn may do so again."""
-        if self._live:
+        if self.fresh:
             self._rows.setdefault(write, []).extend(rows)
 
     def told(self, decision: Decision) -> None:

@@ -60,6 +60,12 @@ class Definition(_Task[P, R_co]):
     codec: Codec
     idempotent = True
     Request = "canvas.request:StepRequest"
+    _queues: dict[Any, str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Routes don't change while a process lives, and asking them costs more than a call.
+        self._queues = {}
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """A call with these arguments: await it in a workflow, or give it to any Celery canvas.
@@ -75,6 +81,11 @@ class Definition(_Task[P, R_co]):
         """The queue that messages of it go to, under Celery's routes."""
         # As Celery's apply_async does: the call's own queue, else the declaration's, else the routes.
         own = options.get("queue") or getattr(self, "queue", None)
+        if own not in self._queues:
+            self._queues[own] = self._route(own)
+        return self._queues[own]
+
+    def _route(self, own: Any) -> str:
         route = self.app.amqp.router.route({"queue": own} if own else {}, self.name, task_type=cast("Any", self))
         queue = route.get("queue", self.app.conf.task_default_queue)
         return str(getattr(queue, "name", queue))

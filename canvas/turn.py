@@ -12,7 +12,7 @@ from canvas.outcomes import Decision, describe
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
 from canvas.run import Run
-from status.errors import ErrorInfo, PayloadError, UnknownWorkflow
+from status.errors import ErrorInfo, PayloadError
 from status.models import error_to_json
 from status.records import Opening, PartRef, RunRecord
 from status.states import FINAL, State
@@ -30,26 +30,27 @@ STARTS = 50
 SLOW_TURN_S = 1.0
 
 
-def take_turn(engine: Engine, run_id: str) -> None:
+def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> None:
     """Bring a run to its next await, or to its end.
 
     Safe to call twice, at once or later: what it records is accepted only where the journal is as it was read.
+
+    Args:
+        record: The run as it was a moment ago; None: it is read.
     """
     for _ in range(STARTS):
-        record = engine.store.load(run_id)
+        record = record or engine.store.load(run_id)
         if record is None or record.fields["state"] in FINAL:
             return
         workflow = engine.workflow(record.workflow)
         if workflow is None:
-            _park(
-                engine,
-                record,
-                describe(UnknownWorkflow(f"no workflow {record.workflow!r} is registered on this worker")),
-            )
+            # A step's worker may know nothing of the workflow; whoever serves its turns does.
+            engine.send_turn(run_id, record.workflow)
             return
         run, move = _replay(workflow, record)
         if _carry_out(engine, workflow, record, run, move):
             return
+        record = None
     logger.warning("%s: its turn was overtaken %d times, the sweep will send another", run_id, STARTS)
 
 

@@ -158,18 +158,20 @@ class Saga:
         if not self.run_.live:
             return entry
         self._entries.append(entry)
-        self._log(
-            Begin(
-                key=entry.key,
-                run_id=self.run_.id,
-                workflow=self.run_.workflow,
-                saga=self.name,
-                name=name,
-                seq=seq,
-                undo=undo.template(label=entry.label, retry=self.retry, key=entry.key),
-            )
-        )
+        if self.run_.fresh:
+            self._log(self._begin(entry, seq))
         return entry
+
+    def _begin(self, entry: Entry, seq: int) -> Begin:
+        return Begin(
+            key=entry.key,
+            run_id=self.run_.id,
+            workflow=self.run_.workflow,
+            saga=self.name,
+            name=entry.name,
+            seq=seq,
+            undo=entry.undo.template(label=entry.label, retry=self.retry, key=entry.key),
+        )
 
     def enter_parts(self, names: Sequence[str], undos: Sequence[Undo], recipe: Recipe) -> tuple[list[Entry], Recipe]:
         """An entry for each part of the next await, and the recipe with their undos."""
@@ -182,7 +184,8 @@ class Saga:
         return entries, replace(recipe, parts=tuple(parts))
 
     def _with_undo(self, part: Part[Any], entry: Entry) -> Part[Any]:
-        if not isinstance(part, Call):
+        # What is in the journal was published with its undo long ago.
+        if not isinstance(part, Call) or not self.run_.fresh:
             return part
         return part.planned(undo=entry.undo.template(label=entry.label, retry=self.retry, key=entry.key))
 
@@ -190,7 +193,7 @@ class Saga:
         """Keep what came of the parts of an await."""
         for p, entry in enumerate(entries):
             entry.outcome = decision.parts.get(p, "") if decision else ""
-            if entry.outcome:
+            if entry.outcome and self.run_.fresh:
                 self._log(_came_of(entry))
 
     def forget(self, entries: Sequence[Entry]) -> None:

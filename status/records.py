@@ -76,11 +76,13 @@ class Ending:
         code: See the script. `decided` owes the run a turn.
         stop: Claims of a decided join, to be stopped where they run.
         publish: Parts that may start now.
+        record: The run as the turn it owes will read it, where that was asked for.
     """
 
     code: str
     stop: tuple[Claim, ...] = ()
     publish: tuple[Publishable, ...] = ()
+    record: RunRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

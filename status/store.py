@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 
 from redis import Redis
 
-from status import scripts
 from status.errors import ConfigError, RunConflict, RunNotFound
 from status.keys import Keys
 from status.records import (
@@ -28,6 +27,7 @@ from status.records import (
     check_run_id,
     pairs,
 )
+from status.scripts import Scripts
 from status.settings import Settings
 
 #: How long a worker that stopped sweeping keeps others from it. Three missed seconds.
@@ -46,9 +46,10 @@ class Store:
         self.redis = redis
         self.settings = settings
         self.keys = Keys(settings.shards)
+        self._scripts = Scripts(redis)
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
-        return scripts.call(self.redis, name, self.keys.of_run(run_id), args)
+        return self._scripts.call(name, self.keys.of_run(run_id), args)
 
     def check_layout(self) -> None:
         """Refuse a number of shards other than the one this Redis was first used with.
@@ -205,8 +206,13 @@ class Store:
         began_ms: int,
         retry_in_ms: int = 0,
         line: str = "",
+        with_record: bool = False,
     ) -> Ending:
-        """Record what came of an attempt. See `finish.lua` for the answers."""
+        """Record what came of an attempt. See `finish.lua` for the answers.
+
+        Args:
+            with_record: Give the run and its journal too, if it owes a turn now.
+        """
         answer = self._call(
             "finish",
             ref.run_id,
@@ -220,6 +226,7 @@ class Store:
             retry_in_ms,
             began_ms,
             line,
+            int(with_record),
         )
         return self._ending(ref.run_id, ref.n, answer)
 
@@ -250,18 +257,25 @@ class Store:
 
     # --- timers and the sweep -----------------------------------------------------
 
-    def due_timers(self, shard: int, limit: int = 200) -> tuple[list[Timer], int | None]:
-        """The timers of a shard that are due, and in how many ms the next one is (None: there is none)."""
-        seconds, micros = self.redis.time()
-        now_ms = seconds * 1000 + micros // 1000
-        rows = cast(
-            "list[tuple[str, float]]", self.redis.zrange(self.keys.timers(shard), 0, limit - 1, withscores=True)
-        )
+    def due_timers(self, shards: Iterable[int], limit: int = 200) -> tuple[list[Timer], int | None, int]:
+        """The timers of these shards that are due, in one round trip.
+
+        Returns:
+            The timers; in how many ms the next one is due (0: there are more by now, None: there is none);
+            Redis' clock, ms.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.time()
+        for shard in shards:
+            pipe.zrange(self.keys.timers(shard), 0, limit - 1, withscores=True)
+        (seconds, micros), *answers = pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        rows = [(member, at_ms) for answer in answers for member, at_ms in answer]
         due = [Timer.parse(member) for member, at_ms in rows if at_ms <= now_ms]
-        ahead = [at_ms for _, at_ms in rows if at_ms > now_ms]
-        if not ahead:
-            return due, 0 if len(due) == limit else None
-        return due, int(ahead[0] - now_ms)
+        ahead = [int(at_ms) - now_ms for _, at_ms in rows if at_ms > now_ms]
+        if any(len(answer) == limit for answer in answers) and due:
+            return due, 0, now_ms
+        return due, min(ahead, default=None), now_ms
 
     def fire(self, timer: Timer, *, token: str) -> Ending:
         """Do what a timer is for, once. See `fire.lua`; `expired` asks for a cancel of the run."""
@@ -271,7 +285,7 @@ class Store:
     def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
         """Raise a shard's tick and name what is due; None if another worker sweeps it."""
         keys = (self.keys.lease(shard), self.keys.tick(shard), self.keys.due(shard), self.keys.raised(shard))
-        answer = scripts.call(self.redis, "sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
+        answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
         return list(answer[1:]) if answer[0] else None
 
     def repair(self, run_id: str, n: str = "", p: str = "") -> Owed:
@@ -290,8 +304,13 @@ class Store:
     # --- answers ------------------------------------------------------------------
 
     def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
-        code, stop, part = answer
-        return Ending(code, self._claims(stop), tuple(self._publishable(run_id, n, part)))
+        code, stop, part, *record = answer
+        return Ending(
+            code,
+            self._claims(stop),
+            tuple(self._publishable(run_id, n, part)),
+            RunRecord(run_id, *map(_mapping, record)) if record else None,
+        )
 
     @staticmethod
     def _claims(flat: Sequence[str]) -> tuple[Claim, ...]:
@@ -302,3 +321,8 @@ class Store:
         if part:
             p, attempt, spec, nonce, undoes = part
             yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)
+
+
+def _mapping(flat: Any) -> dict[str, str]:
+    """A hash, in the shape of either protocol version."""
+    return flat if isinstance(flat, dict) else dict(pairs(flat, 2))

@@ -1,0 +1,90 @@
+"""Kombu's Redis transport, with less work for each message. On the wire it is the same.
+
+Two things differ:
+
+- One Redis client is kept for a channel. Kombu makes a new one, about 120 µs, for each append and each ack.
+- The broker takes no note of a message of celeriac's that a worker has in hand. Kombu writes it to `unacked`
+  and erases it again, two transactions a message, so that it comes back if the worker dies. A step that is lost
+  with its worker is known to the store: it is due, and the sweep sends it again. Other messages on the same
+  queues keep their notes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from kombu.transport import redis, virtual
+
+#: The header that marks a message as one the store knows of.
+MARK = "celeriac_published_ms"
+
+
+class QoS(redis.QoS):
+    """Counts what is in hand, as prefetch limits want it; notes in Redis only what nobody else knows of."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known: set[str] = set()
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """A message has come."""
+        if MARK in (message.headers or ()):
+            self._known.add(delivery_tag)
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """A message is done with."""
+        if delivery_tag in self._known:
+            self._known.discard(delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)
+        else:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """A message goes back, or nowhere."""
+        if delivery_tag in self._known:
+            if requeue:
+                self.restore_by_tag(delivery_tag, leftmost=True)
+            self.ack(delivery_tag)
+        else:
+            super().reject(delivery_tag, requeue)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back on its queue: a worker that stops gives back what it has not begun."""
+        if tag not in self._known:
+            super().restore_by_tag(tag, client, leftmost)
+            return
+        message = cast("Any", self._delivered)[tag]
+        info = message.delivery_info
+        channel: Any = self.channel
+        raw = message._raw  # noqa: SLF001  # as kombu's own QoS does
+        with channel.conn_or_acquire(client) as redis_client, redis_client.pipeline() as pipe:
+            channel._do_restore_message(raw, info["exchange"], info["routing_key"], pipe, leftmost)  # noqa: SLF001
+            pipe.execute()
+
+
+# Typed as Any: the stubs leave out what is overridden here.
+_Channel: Any = redis.Channel
+
+
+class Channel(_Channel):  # type: ignore[misc]
+    """Keeps its client."""
+
+    QoS = QoS
+    _kept: Any = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        if asynchronous:
+            return super()._create_client(asynchronous=True)
+        # Its pool hands each command a connection of its own, so that it may be shared.
+        if self._kept is None:
+            self._kept = super()._create_client()
+        return self._kept
+
+
+class Transport(redis.Transport):
+    """Set `broker_transport = "canvas.transport:Transport"`; `canvas.install` does."""
+
+    Channel = Channel
