@@ -99,6 +99,7 @@ def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Gra
             interruptible=step.interruptible,
             timeout_ms=timeout_ms,
             retry_in_ms=retry_in_ms,
+            name=_name(step.request),
         )
     except RedisError as error:
         raise CeleryReject(f"{ref.step_id}: Redis did not answer: {error}", requeue=True) from error
@@ -159,6 +160,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
             began_ms=done.grant.now_ms,
             retry_in_ms=round(delay_s * 1000),
             line=line,
+            name=_name(request),
             with_record=engine.workflow(request.chord.get("task", "")) is not None,
         )
     )
@@ -191,6 +193,11 @@ def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str
     """A step in stock canvas: no run knows of it; arguments and result are still typed."""
     positional, named = step.codec.decode(args, kwargs)
     return step.codec.result.jsonable(step.run(*positional, **named))
+
+
+def _name(request: Any) -> str:
+    """How events call the step: by its label, where it has one."""
+    return str(request.get("shadow") or request.task)
 
 
 def _line(info: Any) -> str:

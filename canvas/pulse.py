@@ -156,11 +156,11 @@ class Sweeper:
         match owed:
             case OwedTurn():
                 if self.backlog.is_lost(self.engine.turn_queue(owed.workflow), owed.since_ms):
-                    logger.warning("%s: its turn is lost, it is sent again", run_id)
+                    logger.info("%s: its turn has not come, it is sent again", run_id)
                     self.engine.send_turn(run_id, owed.workflow)
             case OwedPart():
                 if self.backlog.is_lost(owed.queue, owed.since_ms):
-                    logger.warning("%s: its message is lost, it is sent again", owed.part.ref.step_id)
+                    logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
                     self.engine.publish(run_id, [owed.part])
             case DeadClaim():
                 self.release(owed.ref)

@@ -179,6 +179,7 @@ class Store:
         interruptible: bool = False,
         timeout_ms: int = 0,
         retry_in_ms: int = -1,
+        name: str = "",
     ) -> Grant:
         """Ask for the claim on a part. See `begin.lua` for the answers."""
         answer = self._call(
@@ -193,6 +194,7 @@ class Store:
             int(interruptible),
             timeout_ms,
             retry_in_ms,
+            name,
         )
         return Grant(*answer[:1], *map(int, answer[1:]))
 
@@ -206,6 +208,7 @@ class Store:
         began_ms: int,
         retry_in_ms: int = 0,
         line: str = "",
+        name: str = "",
         with_record: bool = False,
     ) -> Ending:
         """Record what came of an attempt. See `finish.lua` for the answers.
@@ -227,6 +230,7 @@ class Store:
             began_ms,
             line,
             int(with_record),
+            name,
         )
         return self._ending(ref.run_id, ref.n, answer)
 

@@ -47,6 +47,9 @@ AWAKE_S = 0.05
 GATHER_S = 0.15
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @click.command()
 @click.option("--orders", type=click.Path(path_type=Path), default=loading.SAMPLE_ORDERS, help="One order a line.")
 @click.option("--products", type=click.Path(path_type=Path), help="One product a line, with its stock.")
@@ -55,7 +58,7 @@ GATHER_S = 0.15
 def main(*, orders: Path, products: Path | None, as_json: bool, keep: bool) -> None:
     """Sell a file of orders, from nothing, and check what is left."""
     console = Console(stderr=as_json)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in STOPS:
         signal.signal(signum, _interrupt)
     try:
         stock = loading.load_products(products or loading.SAMPLE_PRODUCTS)
@@ -119,11 +122,12 @@ def _ended(crew: Crew) -> Iterator[None]:
         yield
     finally:
         # One more Ctrl-C is meant for the workers' patience, not for this process' order.
-        before = signal.signal(signal.SIGINT, lambda *_: crew.hurry())
+        before = {signum: signal.signal(signum, lambda *_: crew.hurry()) for signum in STOPS}
         try:
             crew.stop()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
 
 def sell(console: Console, orders: Sequence[Order]) -> Summary:

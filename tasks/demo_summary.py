@@ -108,6 +108,7 @@ class Summary:
             f"{len(tally.rows)} orders, {tally.steps} steps in {tally.elapsed_s:.1f} s: "
             f"{tally.orders_per_s:.1f} orders/s; slowest {slowest.order_id}, {slowest.duration_s:.1f} s after submit",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _say_problems(self, console: Console) -> None:

@@ -82,7 +82,7 @@ def screen(tally: Tally, elapsed_s: float, *, height: int, width: int) -> Render
         table.add_row(*_cells(row)[: len(table.columns)])
     hidden = len(tally.rows) - len(rows)
     more = [Text(f"… and {hidden} more orders", style="dim")] if hidden else []
-    return Group(_totals(tally, elapsed_s, width), Text(), table, *more)
+    return Group(_totals(tally, elapsed_s, width), table, *more)
 
 
 def choose(rows: list[Row], room: int) -> list[Row]:

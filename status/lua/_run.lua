@@ -54,8 +54,7 @@ local function step_name(n, p)
   return string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^[^|]*|(.*)$') or ''
 end
 
-local function set_state(new, now)
-  local old = redis.call('HGET', RUN, 'state')
+local function set_state(old, new, now)
   if old ~= new then
     redis.call('ZREM', STATES .. old, RUN_ID)
     redis.call('ZADD', STATES .. new, redis.call('HGET', RUN, 'submitted_ms'), RUN_ID)
@@ -63,15 +62,18 @@ local function set_state(new, now)
   redis.call('HSET', RUN, 'state', new, 'updated_ms', int(now))
 end
 
+local function timer_id(kind, n, p, nonce)
+  return kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce
+end
+
 local function set_timer(kind, n, p, nonce, at_ms)
-  local member = kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce
   local first = redis.call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')
-  redis.call('ZADD', TIMERS, int(at_ms), member)
+  redis.call('ZADD', TIMERS, int(at_ms), timer_id(kind, n, p, nonce))
   if #first == 0 or tonumber(first[2]) > at_ms then redis.call('PUBLISH', WAKE, int(at_ms)) end
 end
 
 local function drop_timer(kind, n, p, nonce)
-  redis.call('ZREM', TIMERS, kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce)
+  redis.call('ZREM', TIMERS, timer_id(kind, n, p, nonce))
 end
 
 -- A run that has ended keeps its keys for a while only; what is written to it later must go with them.
@@ -80,12 +82,13 @@ local function end_with_run(key)
   if left > 0 then redis.call('PEXPIRE', key, left) end
 end
 
-local function claim_of(join, p)
-  local claim = redis.call('HGET', join, 'c' .. p)
+local function parse_claim(claim)
   if not claim then return nil end
   local token, where, interruptible = string.match(claim, '^([^|]*)|(.*)|([01])$')
   return { token = token, where = where, interruptible = interruptible }
 end
+
+local function claim_of(join, p) return parse_claim(redis.call('HGET', join, 'c' .. p)) end
 
 -- The claims that outlive their part, flat: p, token, where, interruptible, ... The caller stops them.
 local function loose_claims(n)
@@ -119,6 +122,7 @@ local function retire(n, p, nonce)
   if waits[2] then drop_timer('within', n, p, nonce) end
 end
 
+-- Nobody waits for what has not ended. Returns how many claims go on in vain.
 local function stop_rest(n, nonce, size)
   local join, loose = JOINS .. n, 0
   for p = 0, size - 1 do
@@ -135,6 +139,7 @@ local function stop_rest(n, nonce, size)
     end
   end
   if loose > 0 then loosen(n, loose) end
+  return loose
 end
 
 -- One decision a join: writes the entry of await n, stops what is left of it and owes the run a turn.
@@ -142,26 +147,23 @@ end
 local function decide(n, verdict, index, by, now)
   local join = JOINS .. n
   local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout')
-  local size, ended = tonumber(f[1]), tonumber(f[4]) + tonumber(f[5])
-  local entry = { v = verdict, i = index, at = now, x = f[2], by = by, fp = f[3] }
-  redis.call('HSET', JOURNAL, n, cjson.encode(entry))
-  redis.call('HSET', RUN, 'seen', f[2], 'open', '', 'updated_ms', int(now))
-  redis.call('HSET', join, 'decided', 1)
-  if f[7] then drop_timer('join', n, '', f[2]) end
-  if ended < size then stop_rest(n, f[2], size) end
+  local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
+  redis.call('HSET', JOURNAL, n, cjson.encode({ v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }))
+  redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now))
+  if f[7] then drop_timer('join', n, '', nonce) end
+  local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, size) or 0)
   look_at(RUN_ID, LOOK_TICKS)
   event('join.decided', n, verdict)
-  if tonumber(redis.call('HGET', join, 'loose') or '0') == 0 then
+  if loose == 0 then
     redis.call('UNLINK', join)
     return {}
   end
+  redis.call('HSET', join, 'decided', 1)
   return loose_claims(n)
 end
 
 -- Whether the outcomes so far decide await n: its verdict and the part it rests on, or nil.
-local function verdict_of(n, p, good)
-  local f = redis.call('HMGET', JOINS .. n, 'policy', 'size', 'need', 'ok', 'bad')
-  local policy, size, need, ok, bad = f[1], tonumber(f[2]), tonumber(f[3]), tonumber(f[4]), tonumber(f[5])
+local function verdict_of(policy, size, need, ok, bad, p, good)
   if policy == 'all' then
     if not good then return 'failed', p end
     if ok == size then return 'all', '' end
@@ -180,15 +182,17 @@ end
 -- A part of an undecided join has ended with `outcome`. Returns whether that decided it, and whom to stop.
 local function end_part(n, p, outcome, by, now)
   local join, good = JOINS .. n, string.sub(outcome, 1, 1) == 'v'
+  local f = redis.call('HMGET', join, 'policy', 'size', 'need', 'ok', 'bad', 'nonce', 'b' .. p, 'w' .. p)
+  local ok, bad = tonumber(f[4]), tonumber(f[5])
+  if good then ok = ok + 1 else bad = bad + 1 end
   redis.call('HSET', JOURNAL, n .. '.' .. p, outcome)
-  redis.call('HINCRBY', join, good and 'ok' or 'bad', 1)
-  if good and redis.call('HGET', join, 'policy') == 'quorum' then
+  redis.call('HSET', join, 'ok', ok, 'bad', bad)
+  if good and f[1] == 'quorum' then
     local order = redis.call('HGET', JOURNAL, n .. ':order')
     redis.call('HSET', JOURNAL, n .. ':order', order and (order .. ',' .. p) or p)
   end
-  retire(n, p, redis.call('HGET', join, 'nonce'))
-  redis.call('ZREM', DUE, part_id(n, p))
-  local verdict, index = verdict_of(n, p, good)
+  if f[7] or f[8] then retire(n, p, f[6]) end
+  local verdict, index = verdict_of(f[1], tonumber(f[2]), tonumber(f[3]), ok, bad, p, good)
   if not verdict then return false, {} end
   return true, decide(n, verdict, index, by, now)
 end

@@ -3,36 +3,40 @@
 -- ARGV[1] n   ARGV[2] p   ARGV[3] nonce   ARGV[4] attempt   ARGV[5] token of this delivery
 -- ARGV[6] where: the worker's node name        ARGV[7] 1 if it may be terminated
 -- ARGV[8] time limit of the attempt, ms or 0   ARGV[9] delay of the retry after it, ms, or -1: none
+-- ARGV[10] the step's name, for the events
 --
 -- Answers {granted, now in ms, deadline in ms or 0}, or why not: {gone} (run, join or nonce), {ended} (the part has
 -- an outcome), {decided} (the join has), {stale} (an older attempt), {early} (its retry is not due),
 -- {held} (a live claim of another delivery).
 local n, p, nonce, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local join, twin = JOINS .. n, string.sub(p, -1) == 'u'
+local join, np, member = JOINS .. n, n .. '.' .. p, part_id(n, p)
+local twin = string.sub(p, -1) == 'u'
 local state = redis.call('HGET', RUN, 'state')
 if not state or (FINAL[state] and not twin) then return { 'gone' } end
-local f = redis.call('HMGET', join, 'nonce', 'decided', 'a' .. p, 'b' .. p, 's' .. p)
+local f = redis.call('HMGET', join, 'nonce', 'decided', 'a' .. p, 'b' .. p, 's' .. p, 'c' .. p)
 if f[1] ~= nonce or not f[5] then return { 'gone' } end
-local claim, now, limit_ms = claim_of(join, p), now_ms(), tonumber(ARGV[8])
+local claim, now, limit_ms = parse_claim(f[6]), now_ms(), tonumber(ARGV[8])
 if claim and claim.token == token then
-  local ends = redis.call('ZSCORE', TIMERS, 'attempt|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce)
+  local ends = redis.call('ZSCORE', TIMERS, timer_id('attempt', n, p, nonce))
   return { 'granted', int(now), ends or '0' }
 end
-if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 or redis.call('HEXISTS', LATE, n .. '.' .. p) == 1 then
-  return { 'ended' }
+if redis.call('HEXISTS', JOURNAL, np) == 1 then return { 'ended' } end
+if f[2] then
+  if not twin then return { 'decided' } end
+  if redis.call('HEXISTS', LATE, np) == 1 then return { 'ended' } end
 end
-if f[2] and not twin then return { 'decided' } end
 if attempt ~= (f[3] or '1') then return { 'stale' } end
 if f[4] then return { 'early' } end
-if claim and tonumber(redis.call('ZSCORE', DUE, part_id(n, p)) or '0') >= tick() then return { 'held' } end
-redis.call('HSET', join, 'c' .. p, token .. '|' .. ARGV[6] .. '|' .. ARGV[7])
-look_at(part_id(n, p), LEASE_TICKS)
-step_is(n, p, 'running', attempt, int(now))
-event('step.started', step_name(n, p), attempt)
+if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end
+
 local deadline_ms = 0
 if limit_ms > 0 then
   deadline_ms = now + limit_ms
   redis.call('HSET', join, 'x' .. p, token .. '|' .. ARGV[9])
   set_timer('attempt', n, p, nonce, deadline_ms)
 end
+redis.call('HSET', join, 'c' .. p, token .. '|' .. ARGV[6] .. '|' .. ARGV[7])
+look_at(member, LEASE_TICKS)
+step_is(n, p, 'running', attempt, int(now))
+event('step.started', ARGV[10], attempt)
 return { 'granted', int(now), int(deadline_ms) }

@@ -13,7 +13,7 @@ local now = now_ms()
 local reason = ARGV[2] .. '|' .. ARGV[1]
 redis.call('HSET', RUN, 'kill', ARGV[3])
 redis.call('HINCRBY', RUN, 'cancels', 1)
-if f[1] ~= 'compensating' then set_state('cancelling', now) end
+if f[1] ~= 'compensating' then set_state(f[1], 'cancelling', now) end
 event('run.cancelling', '', ARGV[1])
 local open = f[2]
 if open ~= '' then

@@ -24,7 +24,7 @@ end
 redis.call('HSET', RUN, 'ctoken', ARGV[2], 'finished_ms', int(now))
 if ARGV[4] ~= '' then redis.call('HSET', RUN, 'result', ARGV[4]) end
 if ARGV[5] ~= '' then redis.call('HSET', RUN, 'error', ARGV[5]) else redis.call('HDEL', RUN, 'error') end
-set_state(ARGV[3], now)
+set_state(f[1], ARGV[3], now)
 redis.call('ZREM', DUE, RUN_ID)
 if f[6] then drop_timer('run', '', '', '') end
 event('run.' .. ARGV[3], '', ARGV[5])

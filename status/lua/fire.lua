@@ -37,11 +37,12 @@ local function time_out()
   if claim then
     loosen(n, 1)
     stop = { p, claim.token, claim.where, claim.interruptible }
+  else
+    redis.call('ZREM', DUE, part_id(n, p))
   end
   step_is(n, p, 'failed', f[5] or '1', '', int(now))
   event('step.failed', step_name(n, p), 'timed out')
   local decided, all = end_part(n, p, 't', token, now)
-  if claim then look_at(part_id(n, p), LEASE_TICKS) end
   return answer(decided, #all > 0 and all or stop)
 end
 

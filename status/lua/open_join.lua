@@ -36,8 +36,12 @@ if state[3] == n then
 end
 
 local now, at = now_ms(), 10
+local run = { 'open', n, 'updated_ms', int(now) }
 if ARGV[at] == '3' then
-  redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])
+  for i, field in ipairs({ 'phase', 'progress', 'meta' }) do
+    run[#run + 1] = field
+    run[#run + 1] = ARGV[at + i]
+  end
   at = at + 3
 end
 local events = tonumber(ARGV[at + 1])
@@ -47,11 +51,12 @@ for i = 1, events do
   at = at + 3
 end
 local size = (#ARGV - at) / 6
-redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0, 'undo', ARGV[8])
-redis.call('HSET', RUN, 'open', n)
-redis.call('HSETNX', RUN, 'started_ms', int(now))
+redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0,
+  'undo', ARGV[8])
+redis.call('HSET', RUN, unpack(run))
 redis.call('ZREM', DUE, RUN_ID)
-if state[1] ~= 'cancelling' or ARGV[7] == 'compensating' then set_state(ARGV[7], now) end
+if state[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end
+if state[1] ~= ARGV[7] and (state[1] ~= 'cancelling' or ARGV[7] == 'compensating') then set_state(state[1], ARGV[7], now) end
 event('join.opened', n, fp)
 
 -- A cancel that came while nothing was open is answered here; after a second one only undos still run.
@@ -73,18 +78,34 @@ if timeout_ms > 0 then
   redis.call('HSET', join, 'timeout', ARGV[9])
   set_timer('join', n, '', nonce, now + timeout_ms)
 end
+
+-- Gathered and written a few hundred at a time: one command a part would cost more than the part.
+local CHUNK = 500
+local steps, fields, due, look = {}, {}, {}, tick() + LOOK_TICKS
+local function write()
+  if #steps > 0 then redis.call('HSET', STEPS, unpack(steps)) end
+  if #fields > 0 then redis.call('HSET', join, unpack(fields)) end
+  if #due > 0 then redis.call('ZADD', DUE, unpack(due)) end
+  steps, fields, due = {}, {}, {}
+end
+local function put(list, key, value)
+  list[#list + 1] = key
+  list[#list + 1] = value
+end
 for p = 0, size - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  redis.call('HSET', STEPS, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
-  redis.call('HSET', join, 's' .. p, ARGV[at + 6])
-  if within_ms > 0 then redis.call('HSET', join, 'w' .. p, within_ms) end
+  put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
+  put(fields, 's' .. p, ARGV[at + 6])
+  if within_ms > 0 then put(fields, 'w' .. p, within_ms) end
   if kind == 'sleep' or delay_ms > 0 then
-    redis.call('HSET', join, 'b' .. p, 1)
+    put(fields, 'b' .. p, 1)
     set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
   else
-    look_at(part_id(n, p), LOOK_TICKS)
+    put(due, look, part_id(n, p))
     if within_ms > 0 then set_timer('within', n, p, nonce, now + within_ms) end
   end
+  if #steps >= CHUNK then write() end
   at = at + 6
 end
+write()
 return { 'opened' }

@@ -8,6 +8,6 @@ if not f[1] or FINAL[f[1]] or f[2] ~= ARGV[1] then return 0 end
 look_at(RUN_ID, tonumber(ARGV[3]))
 if f[3] == ARGV[2] then return 1 end
 redis.call('HSET', RUN, 'error', ARGV[2])
-set_state('suspended', now_ms())
+set_state(f[1], 'suspended', now_ms())
 event('run.status', 'parked', ARGV[2])
 return 1
