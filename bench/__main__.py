@@ -121,7 +121,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; the full run takes a few")
     parser.add_argument("--only", choices=["stock", "ours"], help="one side; no file unless --out is given")
-    parser.add_argument("--pool", default="prefork", choices=["prefork", "threads"])
+    parser.add_argument("--pool", default="prefork", choices=["prefork", "solo", "threads"])
     parser.add_argument("--concurrency", type=_count, default=2, help="of the worker; default 2")
     parser.add_argument("--pairs", type=_count)
     parser.add_argument("--orders", type=_count, help="submitted at once, in each turn")

@@ -67,9 +67,9 @@ class Unfinished(RuntimeError):  # noqa: N818 -- a state of the orders, told to 
 class Stage:
     """The running processes, and the sides that submit to them."""
 
-    def __init__(self, valkey: Valkey, worker: Worker, sides: Sequence[Side]) -> None:
+    def __init__(self, valkey: Valkey, workers: Sequence[Worker], sides: Sequence[Side]) -> None:
         self.valkey = valkey
-        self.worker = worker
+        self.workers = list(workers)
         self.sides = list(sides)
         self._client: redis.Redis = valkey.client()
 
@@ -77,7 +77,7 @@ class Stage:
         stats = self._client.info("stats")
         return Usage(
             clock_s=time.perf_counter(),
-            cpu_s=_tree_cpu_s(self.worker.pid) + time.process_time(),
+            cpu_s=sum(_tree_cpu_s(worker.pid) for worker in self.workers) + time.process_time(),
             valkey_cpu_s=_tree_cpu_s(self.valkey.pid),
             redis_commands=stats["total_commands_processed"],
             redis_reads=stats["total_reads_processed"],
@@ -100,15 +100,16 @@ class Stage:
             if not side.wait(order_id, max(deadline - time.monotonic(), 0.001)):
                 raise Unfinished(
                     f"{side.name}: {len(order_ids) - number} of {len(order_ids)} orders not known to be completed"
-                    f" after {wait_s:g} s; the worker's last lines:\n{self.worker.output()[-2000:]}"
+                    f" after {wait_s:g} s; the worker's last lines:\n{self.workers[0].output()[-2000:]}"
                 )
 
     def settle(self, wait_s: float) -> None:
         """Wait until no message is in the queue or with a worker: the next turn begins on an idle system."""
-        self.worker.wait(self._is_idle, "still had messages", wait_s)
+        self.workers[0].wait(self._is_idle, "still had messages", wait_s)
 
     def _is_idle(self) -> bool:
-        return self._client.llen("celery") == 0 and self._client.hlen("unacked") == 0
+        queues = list(self._client.scan_iter("celery*", _type="list"))  # one for each priority
+        return not queues and self._client.hlen("unacked") == 0
 
 
 @contextmanager
@@ -127,21 +128,28 @@ def on_stage(plan: Plan, folder: Path) -> Iterator[Stage]:
         }
         os.environ.update(env)  # celeriac's client side reads them too
         options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        worker = Worker(
-            "bench.worker",
-            log=folder / "worker.log",
-            env=env,
-            pool=plan.pool,
-            concurrency=plan.concurrency,
-            loglevel="WARNING",
-            options=options,
-        )
-        ending.callback(worker.stop)
-        worker.start()
+        # A solo worker is one process; the others have that many children.
+        alone = plan.pool == "solo"
+        workers = [
+            Worker(
+                "bench.worker",
+                log=folder / f"worker-{number}.log",
+                env=env,
+                pool=plan.pool,
+                concurrency=1 if alone else plan.concurrency,
+                name=f"worker-{number}",
+                loglevel="WARNING",
+                options=options,
+            )
+            for number in range(plan.concurrency if alone else 1)
+        ]
+        for worker in workers:
+            ending.callback(worker.stop)
+            worker.start()
         app = make_app(valkey.url, list(plan.sides))
         sides = [import_module(f"bench.{name}.order").Side(valkey.url) for name in plan.sides]
         ending.callback(_forget_results, app)
-        yield Stage(valkey, worker, sides)
+        yield Stage(valkey, workers, sides)
 
 
 def _forget_results(app: Celery) -> None:
