@@ -8,13 +8,11 @@ Exit code 0: every order ended and the invariants hold; 1: not so; 2: the input 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import click
@@ -22,13 +20,14 @@ from rich.console import Console
 
 from saga import database
 from status import embedded, here
-from status.errors import OrchestrationError, TimedOut
-from status.following import unsettled
+from status.errors import OrchestrationError
+from status.following import Follower, unsettled
 from status.places import places
 from status.reading import Reader
 from tasks import invariants, loading
 from tasks.app import app
 from tasks.demo_crew import Crew, WorkersFailed, fresh_folder, wipe
+from tasks.demo_stop import Interrupted, Stop
 from tasks.demo_summary import PATHS, Summary
 from tasks.demo_tally import Tally, path, run_id
 from tasks.demo_view import shown
@@ -41,13 +40,11 @@ PATIENCE_S = 90.0
 #: Losers of races that ran on, and their undos, have this long after the last order's end.
 SETTLE_S = 30.0
 
-#: Events are taken together for so long, and then for so long not: what follows them would
-#: otherwise take from the workers the CPU that they are watched with.
-AWAKE_S = 0.05
+#: If nothing happens, Ctrl-C is heard after this time.
+LISTEN_S = 0.5
+
+#: Between two reads of what happened: to read each event by itself would take CPU from the workers.
 GATHER_S = 0.15
-
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -58,8 +55,6 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(*, orders: Path, products: Path | None, as_json: bool, keep: bool) -> None:
     """Sell a file of orders, from nothing, and check what is left."""
     console = Console(stderr=as_json)
-    for signum in STOPS:
-        signal.signal(signum, _interrupt)
     try:
         stock = loading.load_products(products or loading.SAMPLE_PRODUCTS)
         wanted = loading.load_orders(orders, stock)
@@ -68,7 +63,7 @@ def main(*, orders: Path, products: Path | None, as_json: bool, keep: bool) -> N
         _end(f"Error: {error}", 2)
     except WorkersFailed as error:
         _end(f"Error: {error}", 1)
-    except KeyboardInterrupt:
+    except Interrupted:
         _end("interrupted; everything that was started is ended", 130)
     if as_json:
         click.echo(summary.as_json())
@@ -80,17 +75,15 @@ def _end(message: str, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def _interrupt(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _sell_in_own_folder(
     console: Console, orders: Sequence[Order], products: Sequence[Product], *, keep: bool
 ) -> Summary:
     base = Path(os.environ.get("CELERIAC_DATA_DIR") or ".data").expanduser().resolve()
+    stop = Stop()
     with fresh_folder(base / "demo") as folder:
-        with _server_and_workers(console, folder, products):
-            summary = sell(console, orders)
+        stop.listen()
+        with _server_and_workers(console, folder, products, stop):
+            summary = sell(console, orders, stop)
             summary.show(console)
         if keep or summary.exit_code:
             look = f"CELERIAC_DATA_DIR={folder} celery -A tasks runs list"
@@ -101,70 +94,68 @@ def _sell_in_own_folder(
 
 
 @contextmanager
-def _server_and_workers(console: Console, folder: Path, products: Sequence[Product]) -> Iterator[None]:
+def _server_and_workers(console: Console, folder: Path, products: Sequence[Product], stop: Stop) -> Iterator[None]:
     """Valkey, a shop full of products and workers; all ended at the end, whatever happens."""
     try:
         place = places()
         loading.seed(database.engine(), products)
         crew = Crew(app, place, folder / "workers.log")
+        stop.hurry = crew.hurry
         console.print(f"Valkey runs; starting the workers {', '.join(crew.names)} …", highlight=False)
-        with _ended(crew):
-            crew.start()
+        try:
+            crew.start(stop)
             yield
+        except Interrupted:
+            crew.hurry()  # nobody waits for what they still do
+            raise
+        finally:
+            crew.stop()
     finally:
         database.dispose()
         embedded.stop()
 
 
-@contextmanager
-def _ended(crew: Crew) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        # One more Ctrl-C is meant for the workers' patience, not for this process' order.
-        before = {signum: signal.signal(signum, lambda *_: crew.hurry()) for signum in STOPS}
-        try:
-            crew.stop()
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+def sell(console: Console, orders: Sequence[Order], stop: Stop) -> Summary:
+    """Submit all orders, show how they go, and check what is left.
 
-
-def sell(console: Console, orders: Sequence[Order]) -> Summary:
-    """Submit all orders, show how they go, and check what is left."""
+    Raises:
+        Interrupted: `stop` was asked for.
+    """
     engine, reader = database.engine(), here.reader()
     before = loading.stock(engine)
     tally = Tally.of(order.order_id for order in orders)
     with shown(console, tally):
         for order in orders:
+            stop.check()
             complete_order.submit(order, run_id=run_id(order.order_id))
             tally.submitted += 1
-        follow(reader, tally, PATIENCE_S + len(orders))
-        restless = settle(reader, tally)
+        follow(Follower(reader), tally, PATIENCE_S + len(orders), stop)
+        restless = settle(reader, tally, stop)
     violations = None
     if not tally.unfinished and not restless:
         violations = invariants.check(engine, before, _outcomes(reader, orders))
     return Summary(tally, _paths(reader, tally), violations, restless)
 
 
-def follow(reader: Reader, tally: Tally, timeout_s: float) -> None:
-    """Take in what happens until all orders have ended, or time is up."""
-    awake_s = time.monotonic()
-    try:
-        for event in reader.watch_many(tally.rows, timeout_s):
+def follow(follower: Follower, tally: Tally, timeout_s: float, stop: Stop) -> None:
+    """Take in what happens until all orders have ended, or time is up: the summary names those that are stuck."""
+    for row in tally.unfinished:
+        follower.follow(row.run_id, from_start=True)
+    end_s = time.monotonic() + timeout_s
+    while tally.unfinished and time.monotonic() < end_s:
+        stop.check()
+        for event in follower.read(LISTEN_S):
             tally.apply(event)
-            if time.monotonic() - awake_s > AWAKE_S:
-                time.sleep(GATHER_S)
-                awake_s = time.monotonic()
-    except TimedOut:
-        # Not an error of the demo: the summary names those that are stuck.
-        return
+            if tally.rows[event.run_id].ended:
+                follower.forget(event.run_id)
+        time.sleep(GATHER_S)
 
 
-def settle(reader: Reader, tally: Tally) -> list[str]:
+def settle(reader: Reader, tally: Tally, stop: Stop) -> list[str]:
     """Wait for what goes on after the end of runs; those of which something still does when time is up."""
     end_s = time.monotonic() + SETTLE_S
     while (restless := unsettled(reader, tally.rows)) and time.monotonic() < end_s:
+        stop.check()
         time.sleep(0.1)
     return restless
 

@@ -18,6 +18,7 @@ from canvas.supervisor import Supervisor
 from canvas.up_workers import choose, groups_of
 from status import embedded, places
 from status.errors import ConfigError
+from tasks.demo_stop import Stop
 
 #: Python, Celery and the shop are imported by each worker; a busy machine takes a while.
 READY_S = 90.0
@@ -27,6 +28,9 @@ GRACE_S = 5.0
 
 #: A server whose demo was killed notices within moments.
 OLD_SERVER_S = 10.0
+
+#: Ctrl-C is heard after this time.
+LISTEN_S = 0.2
 
 LOCK = "demo.lock"
 
@@ -108,21 +112,31 @@ class Crew:
         self._supervisor = Supervisor(programs, env=environment, say=self._say)
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
-    def start(self) -> None:
+    def start(self, stop: Stop) -> None:
         """Start them and wait until each is ready.
 
         Raises:
+            Interrupted: `stop` was asked for meanwhile.
             WorkersFailed: One died, or was not ready within `READY_S`.
         """
         self._thread.start()
+        end_s = time.monotonic() + READY_S
+        while not self._wait(LISTEN_S) and time.monotonic() < end_s:
+            stop.check()
         with self._changed:
-            in_time = self._changed.wait_for(lambda: self._failure or len(self._ready) == len(self.names), READY_S)
-            told = self._failure or ("" if in_time else f"not ready after {READY_S:.0f} s")
+            told = self._failure or ("" if self._all_ready() else f"not ready after {READY_S:.0f} s")
         if told:
             raise WorkersFailed(f"the workers did not start, {told}; they said:\n" + "\n".join(self._last))
 
+    def _wait(self, timeout_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._failure) or self._all_ready(), timeout_s)
+
+    def _all_ready(self) -> bool:
+        return len(self._ready) == len(self.names)
+
     def hurry(self) -> None:
-        """Do not wait for what they still do."""
+        """Do not wait for what they still do. Safe in a signal handler."""
         self._supervisor.request_stop()
 
     def stop(self) -> None:
