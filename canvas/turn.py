@@ -133,6 +133,9 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
             return _park(engine, record, mismatch(run, asks.n, opening.found, recipe.fingerprint))
+        case "answered":
+            run.let_out()
+            return False
         case "moved":
             return False
     return True

@@ -68,6 +68,7 @@ class Undo:
             "takes_value": self.takes_value,
             "retry": retry.timing(),
             "log": key,
+            "once": not self.definition.idempotent,
         }
 
     def call(self, value: str | None, *, label: str, retry: Retry, undoes: str | None) -> Call[Any]:

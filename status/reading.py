@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import heapq
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ class Reader:
                 return Page(tuple(runs), None)
             for place, status in zip(found, self._briefly([run_id for _, run_id in found]), strict=True):
                 before = place
-                if status is not None and (workflow is None or status.workflow == workflow):
+                if status is not None and _is_listed(status, place, states, workflow):
                     runs.append(status)
                 if len(runs) == limit:
                     break
@@ -187,12 +188,15 @@ class Reader:
         pipe = self.redis.pipeline(transaction=False)
         for state in states:
             for shard in range(self.keys.shards):
-                # Inclusive, with room for those of the same ms: the cut is made below.
+                name = self.keys.state(shard, state)
+                # All of the same ms, of which the cut below leaves the rest; then older ones.
+                pipe.zrange(name, cast("Any", before[0]), cast("Any", before[0]), byscore=True, withscores=True)
                 pipe.zrange(
-                    self.keys.state(shard, state), cast("Any", before[0]), cast("Any", "-inf"),
-                    desc=True, byscore=True, withscores=True, offset=0, num=limit + 1,
+                    name, cast("Any", f"({before[0]}"), cast("Any", "-inf"),
+                    desc=True, byscore=True, withscores=True, offset=0, num=limit,
                 )  # fmt: skip
-        rows = ((score, run_id) for answer in pipe.execute() for run_id, score in answer if (score, run_id) < before)
+        # A run that changes its state between two of these looks is seen twice.
+        rows = {(score, run_id) for answer in pipe.execute() for run_id, score in answer if (score, run_id) < before}
         return heapq.nlargest(limit, rows)
 
     def _briefly(self, run_ids: Sequence[str]) -> list[RunStatus | None]:
@@ -203,6 +207,12 @@ class Reader:
             _run_status(run_id, run) if run.get("workflow") else None
             for run_id, run in zip(run_ids, pipe.execute(), strict=True)
         ]
+
+
+def _is_listed(status: RunStatus, place: tuple[float, str], states: Sequence[State], workflow: str | None) -> bool:
+    # An index may speak of the run that had this id before, or of the state it was in a moment ago.
+    same = round(status.started_at.timestamp() * 1000) == place[0]
+    return same and status.state in states and workflow in (None, status.workflow)
 
 
 def _state(state: str) -> State:
@@ -249,7 +259,9 @@ def _detail(text: str) -> Mapping[str, Any]:
     if not text:
         return {}
     if text.startswith("{"):
-        return cast("Mapping[str, Any]", json.loads(text))
+        # Not everything that looks so is ours: the reason of a cancel is anybody's.
+        with contextlib.suppress(ValueError):
+            return cast("Mapping[str, Any]", json.loads(text))
     return {"detail": text}
 
 

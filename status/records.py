@@ -132,7 +132,7 @@ class Opening:
     """The answer of `open_join`.
 
     Attributes:
-        code: `opened`, `exists`, `moved`, `foreign` or `gone`.
+        code: `opened`, `answered`, `exists`, `moved`, `foreign` or `gone`.
         nonce: Of the join that is open.
         waiting: Part -> attempt, of the parts that nobody has claimed (`exists`).
         found: The fingerprint that is there instead (`foreign`).

@@ -18,6 +18,7 @@
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
 --   b<p> it waits for a timer t<p> the token of its last failed attempt       l<p> lives lost
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
+--   z<p> how its failed attempts ended: t if one timed out, else e
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -122,9 +123,27 @@ local function retire(n, p, nonce)
   if waits[2] then drop_timer('within', n, p, nonce) end
 end
 
--- Nobody waits for what has not ended. Returns how many claims go on in vain.
-local function stop_rest(n, nonce, size)
-  local join, loose = JOINS .. n, 0
+-- A part ended after its join was decided: its outcome goes to `late`. If it carries an undo and succeeded, or may
+-- have, the undo is owed at once as the part `<p>u`. Returns the undo to publish (see start_part) or {}.
+local function end_late(n, p, outcome, now)
+  local join, kind = JOINS .. n, string.sub(outcome, 1, 1)
+  local spec = redis.call('HGET', join, 's' .. p)
+  local undo = kind ~= 'e' and spec and cjson.decode(spec)['undo']
+  redis.call('HSETNX', LATE, n .. '.' .. p, outcome)
+  end_with_run(LATE)
+  if not undo then return {} end
+  loosen(n, 1)
+  local twin = p .. 'u'
+  redis.call('HSET', join, 's' .. twin, spec)
+  redis.call('HSET', STEPS, n .. '.' .. twin, undo['queue'] .. '|' .. undo['label'])
+  look_at(part_id(n, twin), LOOK_TICKS)
+  event('saga.undoing', undo['label'], '')
+  return { twin, '1', spec, redis.call('HGET', join, 'nonce'), outcome }
+end
+
+-- Nobody waits for what has not ended. Returns how many claims and undos outlive the join.
+local function stop_rest(n, nonce, size, now)
+  local join, loose, undos = JOINS .. n, 0, 0
   for p = 0, size - 1 do
     local ended = redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1
     if not ended then
@@ -133,13 +152,17 @@ local function stop_rest(n, nonce, size)
         loose = loose + 1
       else
         redis.call('ZREM', DUE, part_id(n, p))
-        step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1')
+        local f = redis.call('HMGET', join, 'a' .. p, 'l' .. p, 'z' .. p)
+        step_is(n, p, 'stopped', f[1] or '1')
         event('step.stopped', step_name(n, p))
+        -- It is not running now, but it was: an attempt that failed or died may have had its effect.
+        local began = f[2] and 'u' or f[3]
+        if began and #end_late(n, p, began, now) > 0 then undos = undos + 1 end
       end
     end
   end
   if loose > 0 then loosen(n, loose) end
-  return loose
+  return loose + undos
 end
 
 -- One decision a join: writes the entry of await n, stops what is left of it and owes the run a turn.
@@ -149,9 +172,9 @@ local function decide(n, verdict, index, by, now)
   local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
   redis.call('HSET', JOURNAL, n, cjson.encode({ v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }))
-  redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now))
+  redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now), 'waits', 0)
   if f[7] then drop_timer('join', n, '', nonce) end
-  local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, size) or 0)
+  local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, size, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)
   event('join.decided', n, verdict)
   if loose == 0 then
@@ -201,10 +224,11 @@ end
 local function start_part(n, p, now)
   local join = JOINS .. n
   local f = redis.call('HMGET', join, 'a' .. p, 's' .. p, 'nonce', 'w' .. p)
-  redis.call('HDEL', join, 'b' .. p)
+  local waited = redis.call('HDEL', join, 'b' .. p) == 1
   redis.call('HSET', RUN, 'updated_ms', int(now))
   look_at(part_id(n, p), LOOK_TICKS)
-  if f[4] and not f[1] then set_timer('within', n, p, f[3], now + tonumber(f[4])) end
+  -- Once, when its delay is over: neither a retry nor a lost process makes its time longer.
+  if f[4] and waited and not f[1] then set_timer('within', n, p, f[3], now + tonumber(f[4])) end
   local undoes = string.match(p, '^(%d+)u$')
   return { tostring(p), f[1] or '1', f[2], f[3], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' }
 end
@@ -233,10 +257,11 @@ local function let_go(n, p, nonce)
   redis.call('ZREM', DUE, part_id(n, p))
 end
 
--- An attempt has failed and is to be made again after `delay_ms`.
-local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began_ms)
+-- An attempt has failed (`left` is e) or timed out (t) and is to be made again after `delay_ms`.
+local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began_ms, left)
   let_go(n, p, nonce)
   redis.call('HSET', JOINS .. n, 'a' .. p, attempt + 1, 'b' .. p, 1, 't' .. p, token)
+  if redis.call('HGET', JOINS .. n, 'z' .. p) ~= 't' then redis.call('HSET', JOINS .. n, 'z' .. p, left) end
   set_timer('retry', n, p, nonce, now + delay_ms)
   step_is(n, p, 'retrying', attempt, began_ms, int(now))
   event('step.retrying', step_name(n, p), why)
@@ -254,22 +279,4 @@ local function tighten(n, by, now)
   redis.call('HSET', JOURNAL, open .. '.late', cjson.encode(redis.call('HGETALL', LATE)))
   decide(open, 'all', '', by, now)
   return true
-end
-
--- A part ended after its join was decided: its outcome goes to `late`. If it carries an undo and succeeded, or may
--- have, the undo is owed at once as the part `<p>u`. Returns the undo to publish (see start_part) or {}.
-local function end_late(n, p, outcome, now)
-  local join, kind = JOINS .. n, string.sub(outcome, 1, 1)
-  local spec = redis.call('HGET', join, 's' .. p)
-  redis.call('HSETNX', LATE, n .. '.' .. p, outcome)
-  end_with_run(LATE)
-  local undo = (kind == 'v' or kind == 'u') and spec and cjson.decode(spec)['undo']
-  if not undo then return {} end
-  loosen(n, 1)
-  local twin = p .. 'u'
-  redis.call('HSET', join, 's' .. twin, spec)
-  redis.call('HSET', STEPS, n .. '.' .. twin, undo['queue'] .. '|' .. undo['label'])
-  look_at(part_id(n, twin), LOOK_TICKS)
-  event('saga.undoing', undo['label'], '')
-  return { twin, '1', spec, redis.call('HGET', join, 'nonce'), outcome }
 end

@@ -27,7 +27,12 @@ if f[2] then
 end
 if attempt ~= (f[3] or '1') then return { 'stale' } end
 if f[4] then return { 'early' } end
-if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end
+if claim then
+  if tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end
+  -- Dead. A step that must not run twice is left to the sweep, which gives it up.
+  if not twin and cjson.decode(f[5])['once'] then return { 'held' } end
+  redis.call('HINCRBY', join, 'l' .. p, 1)
+end
 
 local deadline_ms = 0
 if limit_ms > 0 then

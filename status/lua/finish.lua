@@ -30,11 +30,14 @@ end
 -- Nobody waits for this any more; a saga may want to know of it.
 local function too_late(before, mine)
   local undo = {}
-  if mine then let_go(n, p, nonce) end
   if not before then undo = end_late(n, p, outcome, now) end
+  if mine then let_go(n, p, nonce) end
   if before == 't' then redis.call('HSETNX', LATE, np, outcome) end
-  step_is(n, p, kind == 'done' and 'done' or 'stopped', attempt, ARGV[9], int(now))
-  event(kind == 'done' and 'step.done' or 'step.stopped', ARGV[12], 'late')
+  -- Another process of this part has succeeded already: then that is what happened.
+  if string.sub(before or '', 1, 1) ~= 'v' then
+    step_is(n, p, kind == 'done' and 'done' or 'stopped', attempt, ARGV[9], int(now))
+    event(kind == 'done' and 'step.done' or 'step.stopped', ARGV[12], 'late')
+  end
   return { mine and tighten(n, token, now) and 'decided' or 'late', {}, undo }
 end
 
@@ -44,16 +47,17 @@ local function finish()
   if entry and cjson.decode(entry)['by'] == token then return { 'decided', loose_claims(n), {} } end
   local f = redis.call('HMGET', join, 'nonce', 'decided', 't' .. p, 'c' .. p, 'x' .. p)
   if f[1] ~= nonce then return { 'gone', {}, {} } end
-  if f[3] == token then return { 'retrying', {}, {} } end
+  -- A success counts even so: its attempt had timed out, but it did what was asked for.
+  if f[3] == token and kind ~= 'done' then return { 'retrying', {}, {} } end
   local claim = parse_claim(f[4])
   local mine = claim and claim.token == token
-  if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end
   if f[2] and not before then before = redis.call('HGET', LATE, np) end
   -- Said before: by this delivery, whose answer was lost, or by another that was as good.
   if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end
+  if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end
 
   if kind == 'retry' and not before and (twin or not f[2]) then
-    retry_part(n, p, nonce, attempt, token, tonumber(ARGV[8]), ARGV[10], now, ARGV[9])
+    retry_part(n, p, nonce, attempt, token, tonumber(ARGV[8]), ARGV[10], now, ARGV[9], 'e')
     return { 'retrying', {}, {} }
   end
   if twin then return undone() end
@@ -64,6 +68,8 @@ local function finish()
     redis.call('ZREM', DUE, part_id(n, p))
   elseif claim then
     loosen(n, 1)
+  else
+    redis.call('ZREM', DUE, part_id(n, p))
   end
   step_is(n, p, kind, attempt, ARGV[9], int(now))
   event('step.' .. kind, ARGV[12], ARGV[10])

@@ -21,7 +21,8 @@ if not state or (FINAL[state] and not twin) then return { 'none', {}, {} } end
 local join = JOINS .. n
 
 if kind == 'run' then
-  event('timer.fired', 'deadline')
+  -- It stays until the cancel that it asks for is recorded: whoever asks may die before that.
+  redis.call('ZADD', TIMERS, int(now + 1000), member)
   return { 'expired', {}, {} }
 end
 local f = redis.call('HMGET', join, 'nonce', 'decided', 'b' .. p, 'x' .. p, 'a' .. p)
@@ -64,6 +65,15 @@ end
 -- attempt: only if the claim that it was set for still stands.
 local claim, limit_token, delay_ms = claim_of(join, p), string.match(f[4] or '', '^([^|]*)|(.*)$')
 if not claim or claim.token ~= limit_token then return { 'none', {}, {} } end
-if tonumber(delay_ms) < 0 then return time_out() end
-retry_part(n, p, nonce, f[5] or '1', claim.token, tonumber(delay_ms), 'timed out', now, '')
+if tonumber(delay_ms) < 0 then
+  if not twin then return time_out() end
+  redis.call('HSETNX', LATE, n .. '.' .. p, 't')
+  end_with_run(LATE)
+  let_go(n, p, nonce)
+  step_is(n, p, 'failed', f[5] or '1', '', int(now))
+  event('saga.undo_failed', step_name(n, p), 'timed out')
+  local stop = { p, claim.token, claim.where, claim.interruptible }
+  return { tighten(n, token, now) and 'decided' or 'recorded', stop, {} }
+end
+retry_part(n, p, nonce, f[5] or '1', claim.token, tonumber(delay_ms), 'timed out', now, '', 't')
 return { 'recorded', { p, claim.token, claim.where, claim.interruptible }, {} }

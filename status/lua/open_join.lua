@@ -9,15 +9,18 @@
 -- then for each part: kind (step|sleep), delay ms, within ms, queue, label, spec (JSON)
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
+--         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
 --         {foreign, fp}: another await is open, or was recorded, under this number
 --         {gone}: the run is not there or has ended
-local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels')
+local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error')
 if not state[1] or FINAL[state[1]] then return { 'gone' } end
 local n, nonce, fp = ARGV[1], ARGV[3], ARGV[4]
 local join = JOINS .. n
-if redis.call('HEXISTS', JOURNAL, n) == 1 or state[2] ~= ARGV[2] then return { 'moved' } end
+local entry = redis.call('HGET', JOURNAL, n)
+if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'moved' } end
+if state[2] ~= ARGV[2] then return { 'moved' } end
 if state[3] ~= '' and state[3] ~= n then return { 'moved' } end
 
 if state[3] == n then
@@ -55,6 +58,7 @@ redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonc
   'undo', ARGV[8])
 redis.call('HSET', RUN, unpack(run))
 redis.call('ZREM', DUE, RUN_ID)
+if state[6] then redis.call('HDEL', RUN, 'error') end -- it was parked, and goes on
 if state[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end
 if state[1] ~= ARGV[7] and (state[1] ~= 'cancelling' or ARGV[7] == 'compensating') then set_state(state[1], ARGV[7], now) end
 event('join.opened', n, fp)
@@ -65,12 +69,12 @@ if stopping then
   redis.call('HDEL', RUN, 'cancel')
   redis.call('HSET', join, 'size', 0)
   decide(n, 'cancelled', stopping, nonce, now)
-  return { 'moved' }
+  return { 'answered' }
 end
 if ARGV[5] == 'settled' and tonumber(redis.call('HGET', RUN, 'loose') or '0') == 0 then
   redis.call('HSET', JOURNAL, n .. '.late', cjson.encode(redis.call('HGETALL', LATE)))
   decide(n, 'all', '', nonce, now)
-  return { 'moved' }
+  return { 'answered' }
 end
 
 local timeout_ms = tonumber(ARGV[9])

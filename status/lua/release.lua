@@ -13,15 +13,18 @@ local claim = claim_of(join, p)
 if not claim or f[1] ~= nonce then return { 'none', {}, {} } end
 if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end
 if token == '' and tonumber(redis.call('ZSCORE', DUE, part_id(n, p)) or '0') >= tick() then return { 'none', {}, {} } end
+local twin, undo, before = string.sub(p, -1) == 'u', {}, redis.call('HGET', JOURNAL, np)
+local spec = cjson.decode(redis.call('HGET', join, 's' .. p) or '{}')
 let_go(n, p, nonce)
-local twin, undo = string.sub(p, -1) == 'u', {}
-if not twin and (f[2] or redis.call('HEXISTS', JOURNAL, np) == 1) then
-  if redis.call('HEXISTS', JOURNAL, np) == 0 then undo = end_late(n, p, 'u', now) end
-  step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
-  event('step.stopped', step_name(n, p))
+if not twin and (f[2] or before) then
+  if not before then undo = end_late(n, p, 'u', now) end
+  if string.sub(before or '', 1, 1) ~= 'v' then
+    step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
+    event('step.stopped', step_name(n, p))
+  end
   return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, undo }
 end
-local spec = cjson.decode(redis.call('HGET', join, 's' .. p) or '{}')
+if twin then spec = spec['undo'] or {} end
 local lives = spec['once'] and 1 or tonumber(ARGV[5])
 if redis.call('HINCRBY', join, 'l' .. p, 1) < lives then return { 'start', {}, start_part(n, p, now) } end
 step_is(n, p, 'failed', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
