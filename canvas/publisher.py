@@ -115,7 +115,7 @@ class Publisher:
             content_type="application/json",
             content_encoding="utf-8",
             headers=headers,
-            delivery_mode=self.app.conf.task_default_delivery_mode,
+            delivery_mode=1,  # which Redis does not ask for
             **properties,
         )
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from celery import shared_task
+from celery._state import get_current_app
 from celery.app.task import Task
+from celery.local import Proxy
 
 from canvas import perform
 from canvas.context import refuse_in_workflow, workflow_here
@@ -189,7 +191,7 @@ def step(
         if queue is not None:
             options["queue"] = queue
         task_name = name or f"{function.__module__}.{function.__name__}"
-        return cast("Any", shared_task)(
+        cast("Any", shared_task)(
             name=task_name,
             base=Step,
             codec=Codec(function, task_name),
@@ -202,8 +204,26 @@ def step(
             typing=False,
             **options,
         )(function)
+        return task_of_current_app(task_name)
 
     return decorate if fn is None else decorate(fn)
+
+
+def task_of_current_app(name: str) -> Any:
+    """Stands for the task of that name in whatever app is current, as `shared_task`'s own proxy does.
+
+    It remembers what it found: a workflow asks for its steps at each replay.
+    """
+    found: dict[Any, Any] = {}
+
+    def look_up() -> Any:
+        app = get_current_app()
+        if app not in found:
+            found.clear()
+            found[app] = app.tasks[name]
+        return found[app]
+
+    return Proxy(look_up)
 
 
 def _check(function: Callable[..., Any], timeout_s: float | None, options: dict[str, Any]) -> None:

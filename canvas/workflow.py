@@ -13,7 +13,7 @@ from canvas import engine as engines
 from canvas.handle import RunHandle
 from canvas.payload import Codec, compact
 from canvas.run import Run
-from canvas.step import Definition, refuse_calls
+from canvas.step import Definition, refuse_calls, task_of_current_app
 from canvas.submission import submit_run
 from status.errors import ConfigError, PayloadError
 
@@ -119,7 +119,7 @@ def workflow(
 
         turn.__module__, turn.__doc__ = function.__module__, function.__doc__
         options: dict[str, Any] = {"queue": queue} if queue else {}
-        task = cast("Any", shared_task)(
+        cast("Any", shared_task)(
             name=task_name,
             base=Workflow,
             codec=Codec(function, task_name, skip=1),
@@ -129,7 +129,7 @@ def workflow(
             typing=False,
             **options,
         )(turn)
-        return cast("Workflow[P, R]", task)
+        return cast("Workflow[P, R]", task_of_current_app(task_name))
 
     return decorate
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Dialect, Engine, Insert, RowMapping, Select, bindparam, func, select, update
 
 from saga import database
 from saga.schema import insert_or_ignore, saga_log
@@ -139,7 +139,7 @@ class SagaLog:
         with self._engine.begin() as connection:
             # An entry begins before it moves, so begins go first whatever their place in `changes`.
             if begins:
-                connection.execute(insert_or_ignore(connection.dialect, saga_log), begins)
+                connection.execute(_begin_statement(connection.dialect), begins)
             if moves:
                 connection.execute(_MOVE, moves)
 
@@ -170,6 +170,16 @@ _MOVE = (
         updated_at=bindparam("at"),
     )
 )
+
+
+_BEGIN: dict[str, Insert] = {}
+
+
+def _begin_statement(dialect: Dialect) -> Insert:
+    # Kept: making a statement anew costs more than running it.
+    if dialect.name not in _BEGIN:
+        _BEGIN[dialect.name] = insert_or_ignore(dialect, saga_log)
+    return _BEGIN[dialect.name]
 
 
 def _rows(connection: Connection, query: Select[Any]) -> Sequence[RowMapping]:
