@@ -24,7 +24,8 @@ REFUSED_TRANSPORT = ("retry_on_timeout", "retry", "retry_on_error")
 def install(app: Celery, *, redis_url: str | None = None) -> None:
     """Let an app run workflows: result backend, bootstep and safe transport options.
 
-    Call it once, where the app is made. Settings are looked at when the app's own are loaded.
+    Call it once, where the app is made. Settings are looked at when the app's own are loaded. An app that names
+    no broker gets the same Redis for it.
 
     Args:
         redis_url: Where runs are kept; None: `REDIS_URL`, or the embedded server.
@@ -57,5 +58,7 @@ def _settle(app: Celery, url: str) -> None:
             )
     app.conf.broker_transport_options = {**SAFE_TRANSPORT, **options}
     app.conf.update(result_backend=f"canvas.backend:RunBackend+{url}")
-    if urlsplit(str(app.conf.broker_url or "")).scheme in {"redis", "rediss"}:
+    if not app.conf.broker_url:
+        app.conf.update(broker_url=url)
+    if urlsplit(str(app.conf.broker_url)).scheme in {"redis", "rediss"}:
         app.conf.update(broker_transport="canvas.transport:Transport")

@@ -47,7 +47,7 @@ def watch_one(console: Console, events: Iterator[Event], *, as_json: bool) -> No
 
 
 class Board:
-    """The runs that are not finished, newest first, as events say they go on."""
+    """The runs that are not finished, as events say they go on; those that have begun, then the newest."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -58,10 +58,10 @@ class Board:
         self._first = True
 
     def look(self, limit: int) -> None:
-        """Read which runs there are: at most `limit`, the newest."""
+        """Read which runs there are: at most `limit`, those first that the board would show first."""
         self._counts = self._reader.counts()
         pages = [self._reader.page(state=state, limit=limit) for state in UNFINISHED if self._counts[state]]
-        found = sorted((run for page in pages for run in page.runs), key=lambda run: run.started_at, reverse=True)
+        found = sorted((run for page in pages for run in page.runs), key=_place)
         listed = {run.run_id: run for run in found[:limit]}
         for run_id in [run_id for run_id in self._runs if run_id not in listed and self._gone(run_id)]:
             self._forget(run_id)
@@ -86,8 +86,7 @@ class Board:
         for state in (*UNFINISHED, *sorted(FINAL)):
             if self._counts.get(state):
                 title.append(f"   {self._counts[state]} ", style="not bold").append_text(text.state_text(state))
-        newest = sorted(self._runs.values(), key=lambda run: run.started_at, reverse=True)
-        shown = newest[: max(1, height - FRAME_LINES)]
+        shown = sorted(self._runs.values(), key=_place)[: max(1, height - FRAME_LINES)]
         table = runs_table(shown, datetime.now(UTC)) if shown else Text("nothing to see yet", style="dim")
         return Group(title, Text("Ctrl-C ends this view, not the runs", style="dim"), table)
 
@@ -109,6 +108,10 @@ class Board:
         self.follower.forget(run_id)
         self._runs.pop(run_id)
         self._ended_s.pop(run_id, None)
+
+
+def _place(run: RunStatus) -> tuple[bool, float]:
+    return run.state is State.PENDING, -run.started_at.timestamp()
 
 
 def after(run: RunStatus, event: Event) -> RunStatus:
