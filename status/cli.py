@@ -121,7 +121,9 @@ def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
 @AS_JSON
 @click.pass_context
 def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
-    """Watch a run's events until it ends; without ID, a board of all runs that go on, until Ctrl-C.
+    """Watch a run's events until it ends; without ID, all runs that are not finished, until Ctrl-C.
+
+    All runs are shown as a live board; into a pipe, or with --json, an event a line.
 
     \b
     celery -A tasks runs watch order-7
@@ -136,10 +138,7 @@ def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
         cli_watch.watch_one(Console(), api.watch(_checked(run_id)), as_json=as_json)
         return
     try:
-        if as_json:
-            cli_watch.watch_all_json(here.reader())
-        else:
-            cli_watch.watch_all(Console(), here.reader())
+        cli_watch.watch_all(Console(), here.reader(), as_json=as_json)
     except KeyboardInterrupt:
         ctx.exit(0)
 

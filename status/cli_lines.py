@@ -118,7 +118,7 @@ def read_lines(workflow: Submittable, file: BinaryIO, ids: RunIds) -> list[Line]
         seen[line.run_id] = number
         lines.append(line)
     if not lines:
-        raise PayloadError(f"{file.name}: there is nothing in it: write one JSON value a line")
+        raise PayloadError(f"{name_of(file)}: there is nothing in it: write one JSON value a line")
     return lines
 
 
@@ -170,6 +170,11 @@ def _explain_partial(error: OrchestrationError, done: int, lines: Sequence[Line]
     raise type(error)(f"{done} of {len(lines)} runs were submitted, then: {error}; {how}") from error
 
 
+def name_of(file: BinaryIO) -> str:
+    """What a file is called in messages."""
+    return str(getattr(file, "name", "<stdin>"))
+
+
 def _numbered(file: BinaryIO) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(file, 1):
         try:
@@ -217,4 +222,4 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _refuse(file: BinaryIO, number: int, what: str) -> NoReturn:
-    raise PayloadError(f"{file.name}:{number}: {what}; nothing was submitted")
+    raise PayloadError(f"{name_of(file)}:{number}: {what}; nothing was submitted")

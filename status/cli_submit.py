@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from status import cli_text as text
 from status import here
-from status.cli_lines import Line, RunIds, Submittable, find_workflow, read_lines, refuse_taken, submit_all
+from status.cli_lines import Line, RunIds, Submittable, find_workflow, name_of, read_lines, refuse_taken, submit_all
 from status.states import State
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def submit_file(
     workflow = find_workflow(app, workflow_name)
     ids = RunIds(field=run_id_field, prefix=run_id_prefix)
     lines = read_lines(workflow, file, ids)
-    refuse_taken(here.reader(), workflow, lines, file.name)
+    refuse_taken(here.reader(), workflow, lines, name_of(file))
     with _bar("submitting", len(lines), shown=len(lines) >= WORTH_A_BAR) as advance:
         for line in advance(submit_all(workflow, lines, again=ids.repeatable)):
             if not wait:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -31,8 +31,8 @@ STAYS_S = 3.0
 #: Lines of the board that are not runs.
 FRAME_LINES = 4
 
-#: `--json` follows at most so many runs.
-JSON_RUNS = 1000
+#: An event a line is given of at most so many runs at a time.
+LINE_RUNS = 1000
 
 UNFINISHED = tuple(state for state in State if state not in FINAL)
 
@@ -47,15 +47,19 @@ def watch_one(console: Console, events: Iterator[Event], *, as_json: bool) -> No
 
 
 class Board:
-    """The runs that are not finished, as events say they go on; those that have begun, then the newest."""
+    """The runs that are not finished, as events say they go on; those that have begun, then the newest.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        from_start: Whether `read` gives what has happened to them before, too.
+    """
+
+    def __init__(self, reader: Reader, *, from_start: bool = False) -> None:
         self._reader = reader
         self.follower = Follower(reader)
         self._runs: dict[str, RunStatus] = {}
         self._ended_s: dict[str, float] = {}
         self._counts: dict[State, int] = {}
-        self._first = True
+        self._from_start = from_start  #: of a run that is listed next: a later one is new
 
     def look(self, limit: int) -> None:
         """Read which runs there are: at most `limit`, those first that the board would show first."""
@@ -66,9 +70,9 @@ class Board:
         for run_id in [run_id for run_id in self._runs if run_id not in listed and self._gone(run_id)]:
             self._forget(run_id)
         for run_id, run in listed.items():
-            self.follower.follow(run_id, from_start=not self._first)
+            self.follower.follow(run_id, from_start=self._from_start)
             self._runs[run_id] = run
-        self._first = False
+        self._from_start = True
 
     def read(self, timeout_s: float) -> list[Event]:
         """What happened; waits for it."""
@@ -131,7 +135,7 @@ def after(run: RunStatus, event: Event) -> RunStatus:
     return replace(run, updated_at=event.at)
 
 
-def watch_all(console: Console, reader: Reader) -> None:
+def watch_board(console: Console, reader: Reader) -> None:
     """The live board, until Ctrl-C."""
     board = Board(reader)
     board.look(console.height)
@@ -147,13 +151,22 @@ def watch_all(console: Console, reader: Reader) -> None:
             live.refresh()
 
 
-def watch_all_json(reader: Reader) -> None:
-    """One event of any run a line, until Ctrl-C."""
-    board = Board(reader)
-    board.look(JSON_RUNS)
+def watch_lines(reader: Reader, say: Callable[[Event], None]) -> None:
+    """Each event of each run that is not finished, from its first on, until Ctrl-C."""
+    board = Board(reader, from_start=True)
     while True:
+        board.look(LINE_RUNS)
         look_s = time.monotonic() + LOOK_S
         while (left_s := look_s - time.monotonic()) > 0:
             for event in board.read(left_s):
-                click.echo(text.dumps(text.event_json(event)))
-        board.look(JSON_RUNS)
+                say(event)
+
+
+def watch_all(console: Console, reader: Reader, *, as_json: bool) -> None:
+    """All runs that are not finished: on a terminal as a board, else an event a line. Until Ctrl-C."""
+    if as_json:
+        watch_lines(reader, lambda event: click.echo(text.dumps(text.event_json(event))))
+    elif not console.is_terminal:
+        watch_lines(reader, lambda event: click.echo(text.event_line(event, with_run=True).plain))
+    else:
+        watch_board(console, reader)

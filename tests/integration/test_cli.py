@@ -1,0 +1,228 @@
+"""`celery runs` as people and programs run it."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from status import here, places
+from status.cli import runs as commands
+from status.cli_watch import Board
+from waiting import wait_until
+
+APP = "trips"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Command:
+    """A `celery runs ...` that goes on."""
+
+    process: subprocess.Popen[str]
+    shown: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.shown.extend(line.rstrip() for line in self.process.stdout)
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: any(text in line for line in list(self.shown)), f"{text!r} is shown: {self.shown}", 20)
+
+    def end(self) -> int:
+        exit_code = self.process.wait(timeout=20)
+        self._reader.join(timeout=5)
+        return exit_code
+
+
+Runs = Callable[..., Result]
+
+
+@pytest.fixture
+def env(worker_env: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **worker_env, "COLUMNS": "120"}
+
+
+@pytest.fixture
+def runs(worker_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    """Runs a command to its end, in this process."""
+    for name, value in worker_env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "apps"))
+    monkeypatch.setenv("COLUMNS", "120")
+    places.reset()
+    app = importlib.import_module(APP).app
+    here.use(None)
+
+    def run(*args: str, given: str | None = None) -> Result:
+        return CliRunner().invoke(commands, args, obj=SimpleNamespace(app=app), input=given)
+
+    yield run
+    places.reset()
+
+
+@pytest.fixture
+def start(env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts a command that goes on."""
+    started: list[Command] = []
+
+    def begin(*args: str) -> Command:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", APP, "runs", *args],
+            env={**env, "PYTHONUNBUFFERED": "1"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(Command(process))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+def jsons(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+TRIPS = """\
+{"run_id": "rome", "args": ["Rome"], "kwargs": {"nights": 2}}
+{"run_id": "sunk", "args": ["Atlantis"]}
+"""
+
+
+def test_a_file_is_submitted_waited_for_listed_and_shown(worker, runs):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+
+    submitted = runs("submit", "trips.book", "-", "--wait", "--json", given=TRIPS)
+    listed = runs("list", "--json")
+    failed = runs("list", "--state", "failed")
+    shown = runs("show", "sunk")
+    watched = runs("watch", "rome", "--json")
+
+    assert submitted.exit_code == 1
+    assert {line["run_id"]: line["state"] for line in jsons(submitted)} == {"rome": "completed", "sunk": "failed"}
+    assert "1 of 2 runs completed" in submitted.stderr
+    assert {run["run_id"] for run in jsons(listed)[0]["runs"]} == {"rome", "sunk"}
+    assert "sunk" in failed.stdout
+    assert "rome" not in failed.stdout
+    assert "StepFailed" in shown.stdout or "TerminalError" in shown.stdout
+    assert "there is no way to Atlantis" in shown.stdout
+    assert [event["kind"] for event in jsons(watched) if event["kind"].startswith("run.")] == [
+        "run.submitted", "run.status", "run.status", "run.completed",
+    ]  # fmt: skip
+    assert watched.exit_code == 0
+
+
+def test_a_run_that_waits_for_a_queue_without_workers_says_so_and_can_be_watched_and_cancelled(worker, runs, start):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+    assert runs("submit", "trips.pack", "-", given='{"run_id": "bag", "args": ["Rome"]}').stdout == "bag\n"
+    watching = start("watch", "bag")
+    watching.wait_for("join.opened")
+
+    shown = runs("show", "bag")
+    cancelled = runs("cancel", "bag", "--reason", "rain")
+
+    assert "no worker listens on queue 'attic': start one with `celery -A trips worker -Q attic`" in shown.stdout
+    assert cancelled.exit_code == 0
+    watching.wait_for("run.cancelled")
+    assert watching.end() == 0
+    assert "rain" in runs("show", "bag").stdout
+
+
+@pytest.mark.parametrize(("options", "shown"), [((), "bag  run.submitted"), (("--json",), '"kind": "run.submitted"')])
+def test_all_runs_are_watched_an_event_a_line_until_ctrl_c(runs, start, options, shown):
+    watching = start("watch", *options)
+
+    runs("submit", "trips.pack", "-", given='{"run_id": "bag", "args": ["Rome"]}')
+
+    watching.wait_for(shown)
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 0
+    assert not [line for line in watching.shown if "Traceback" in line]
+
+
+def test_the_board_shows_runs_that_come_later_and_lets_go_of_those_that_end(runs):
+    board = Board(here.reader())
+    board.look(limit=10)
+    runs("submit", "trips.pack", "-", given='{"run_id": "bag", "args": ["Rome"]}')
+    board.look(limit=10)
+
+    assert [event.kind for event in board.read(5)] == ["run.submitted"]
+    assert "bag" in drawn(board)
+    assert "1 runs go on   1 pending" in drawn(board)
+
+    runs("cancel", "bag")
+
+    assert [event.kind for event in board.read(5)] == ["run.cancelling"]
+    assert "cancelling" in drawn(board)
+
+
+def drawn(board: Board) -> str:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(board.render(height=20))
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "given", "said"),
+    [
+        (["submit", "trips.book", "-"], '["Rome"]\n{"args": [["Oslo"]]}', "<stdin>:1: argument city of trips.book"),
+        (["submit", "trips.bok", "-"], '"Rome"', "no workflow is called 'trips.bok', did you mean 'trips.book'?"),
+        (["submit", "trips.book", "nowhere.jsonl"], None, "'nowhere.jsonl': No such file or directory"),
+        (["show", "nobody"], None, "no run has the id 'nobody'"),
+        (["cancel", "nobody"], None, "no run has the id 'nobody'"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line_with_exit_code_2(runs, redis_client, args, given, said):
+    result = runs(*args, given=given)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert redis_client.keys("celeriac:*run:*") == []
+
+
+def test_an_id_that_is_taken_is_refused_before_anything_is_submitted(runs, redis_client):
+    runs("submit", "trips.book", "-", given='{"run_id": "a", "args": ["Rome"]}')
+
+    again = runs("submit", "trips.book", "-", given='{"run_id": "a", "args": ["Rome"]}')
+    other = runs(
+        "submit", "trips.book", "-", given='{"run_id": "b", "args": ["Rome"]}\n{"run_id": "a", "args": ["Oslo"]}'
+    )
+
+    assert (again.exit_code, again.stdout) == (0, "a\n")
+    assert other.exit_code == 2
+    assert "<stdin>:2: run id 'a' is taken by a run of other arguments" in other.stderr
+    assert len(redis_client.keys("celeriac:*run:*")) == 1
+
+
+def test_redis_down_is_said_soon(start, env):
+    env["REDIS_URL"] = "redis://127.0.0.1:1/0"
+    command = start("list")
+
+    assert command.end() == 2
+    (line,) = command.shown
+    assert line.startswith("Error: Redis at redis://127.0.0.1:1/0 does not answer")
