@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -34,6 +35,10 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self.app = app
         self._origin = anon_nodename()
+
+    @cached_property
+    def _tells_of_sending(self) -> bool:
+        return bool(self.app.conf.task_send_sent_event)
 
     def steps(self, messages: Iterable[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
         """Send steps, all in one batch: each a header task of a chord whose body is the next turn.
@@ -101,7 +106,7 @@ class Publisher:
         properties = {"correlation_id": headers["id"], "reply_to": ""}
         if priority is not None:
             properties["priority"] = priority
-        events = self.app.conf.task_send_sent_event
+        events = self._tells_of_sending
         listeners = signals.before_task_publish.receivers or signals.after_task_publish.receivers
         if events or listeners or self._needs_declaring(producer):
             # All that Celery does for a message, for those who watch it.

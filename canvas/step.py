@@ -77,7 +77,9 @@ class Definition(_Task[P, R_co]):
         """
         refuse_calls(self.name, args, kwargs)
         encoded, named = self.codec.encode(args, kwargs)
-        return cast("Call[R_co]", Call(self.name, tuple(encoded), named, app=self.app))
+        call: Call[R_co] = Call(self.name, tuple(encoded), named, app=self.app)
+        call.definition = self
+        return call
 
     def queue_of(self, options: dict[str, Any]) -> str:
         """The queue that messages of it go to, under Celery's routes."""

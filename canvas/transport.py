@@ -1,18 +1,21 @@
 """Kombu's Redis transport, with less work for each message. On the wire it is the same.
 
-Two things differ:
+Three things differ:
 
 - One Redis client is kept for a channel. Kombu makes a new one, about 120 µs, for each append and each ack.
 - The broker takes no note of a message of celeriac's that a worker has in hand. Kombu writes it to `unacked`
   and erases it again, two transactions a message, so that it comes back if the worker dies. A step that is lost
   with its worker is known to the store: it is due, and the sweep sends it again. Other messages on the same
   queues keep their notes.
+- `Producer.batch()` writes its messages straight to a connection, without a pipeline object and its retries.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+from hiredis import pack_command
+from kombu.exceptions import OperationalError
 from kombu.transport import redis, virtual
 
 #: The header that marks a message as one the store knows of.
@@ -65,6 +68,55 @@ class QoS(redis.QoS):
             pipe.execute()
 
 
+class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing in the stubs
+    """What `Producer.batch()` collects: one LPUSH a message, sent and answered together."""
+
+    def __init__(self, channel: Any, max_size: int) -> None:
+        self.channel = channel
+        self.max_size = max_size
+        self._commands: list[tuple[Any, ...]] = []
+
+    def publish(self, message: dict[str, Any], **kwargs: Any) -> Any:
+        """Keep one message until the batch is flushed."""
+        result = self.channel.basic_publish(message, _publish_batch=self, **kwargs)
+        if len(self._commands) >= self.max_size:
+            self.flush()
+        return result
+
+    def add(self, name: str, *args: Any) -> None:
+        """Keep one command; the channel calls it."""
+        self._commands.append((name.upper(), *args))
+
+    def flush(self) -> None:
+        """Send what was kept. Not tried again: half of it may have arrived.
+
+        Raises:
+            OperationalError: Of kombu: the connection broke, or Redis refused a message.
+        """
+        commands, self._commands = self._commands, []
+        if not commands:
+            return
+        connection = self.channel.pool.get_connection()
+        try:
+            connection.send_packed_command([pack_command(command) for command in commands])
+            for _ in commands:
+                connection.read_response()
+        except BaseException as error:
+            connection.disconnect()  # its other answers are still on their way
+            if isinstance(error, Exception):
+                raise OperationalError(f"{len(commands)} message(s) may not have been sent: {error}") from error
+            raise
+        finally:
+            self.channel.pool.release(connection)
+
+    def discard(self) -> None:
+        """Drop what was not sent."""
+        self._commands = []
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
 # Typed as Any: the stubs leave out what is overridden here.
 _Channel: Any = redis.Channel
 
@@ -82,6 +134,12 @@ class Channel(_Channel):  # type: ignore[misc]
         if self._kept is None:
             self._kept = super()._create_client()
         return self._kept
+
+    def create_publish_batch(self, max_size: int) -> Any:
+        """For `Producer.batch()`."""
+        if self.global_keyprefix:  # it is kombu's client that puts it before each key
+            return super().create_publish_batch(max_size)
+        return Batch(self, max_size)
 
 
 class Transport(redis.Transport):

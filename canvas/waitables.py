@@ -199,6 +199,7 @@ class Call(Signature[R_co], Part[R_co]):
     """A step (or workflow) with its arguments: `my_step.s(...)`. A Celery signature with a typed result."""
 
     plan: Plan = _PLAIN
+    _definition: Any = None
 
     # People write `if x.s(1):` by mistake; Celery writes `if body:` where it means `is not None`.
     def __bool__(self) -> Never:
@@ -263,6 +264,7 @@ class Call(Signature[R_co], Part[R_co]):
             app=cast("Any", self)._app,  # noqa: SLF001  # our own base's
         )
         new.plan = replace(self.plan, **changes)
+        new._definition = self._definition  # noqa: SLF001  # of its own kind
         return new
 
     @property
@@ -276,7 +278,13 @@ class Call(Signature[R_co], Part[R_co]):
     @property
     def definition(self) -> Any:
         """The step or workflow that it calls."""
-        return self.app.tasks[self["task"]]
+        if self._definition is None:
+            self._definition = self.app.tasks[self["task"]]
+        return self._definition
+
+    @definition.setter
+    def definition(self, definition: Any) -> None:
+        self._definition = definition
 
     def prepare(self) -> NewPart:
         definition, plan = self.definition, self.plan

@@ -135,7 +135,9 @@ class Saga:
             undone_by = part.plan.undone_by if isinstance(part, Call) else None
             if undone_by is None:
                 raise ConfigError(f"saga.run: {part!r} has no undo: write {part!r}.undone_by(...)")
-            undos.append(Undo.of(*undone_by))
+            undo = Undo.of(*undone_by)
+            undo.check_fits(part)
+            undos.append(undo)
         return Compensated(self, recipe, [part.label for part in recipe.parts], undos)
 
     def rollback(self, strategy: Strategy | None = None) -> Join[None]:
@@ -177,7 +179,6 @@ class Saga:
         """An entry for each part of the next await, and the recipe with their undos."""
         entries, parts = [], []
         for p, (name, undo, part) in enumerate(zip(names, undos, recipe.parts, strict=True)):
-            undo.check_fits(part)
             entry = self._enter(name, undo, f"{self.run_.next_await}.{p}")
             entries.append(entry)
             parts.append(self._with_undo(part, entry))

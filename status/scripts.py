@@ -10,6 +10,7 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+from hiredis import pack_command
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError  # noqa: A004  # redis' own
 
@@ -67,7 +68,7 @@ class Scripts:
         connection = None
         try:
             connection = self._connection()
-            connection.send_command("EVALSHA", digest(name), len(keys), *keys, *args)
+            connection.send_packed_command([pack_command(("EVALSHA", digest(name), len(keys), *keys, *args))])
             return connection.read_response()
         except (ConnectionError, TimeoutError, OSError):
             if connection is not None:
