@@ -115,6 +115,12 @@ class Engine:
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
 
+    def send_turn_of(self, run_id: str) -> None:
+        """Send a turn of a run of which only the id is known."""
+        workflow = self.store.redis.hget(self.store.keys.run(run_id), "workflow")
+        if workflow is not None:
+            self.send_turn(run_id, cast("str", workflow))
+
     def turn_here(self, run_id: str, record: RunRecord | None = None) -> None:
         """Take a run's turn in this process.
 
@@ -132,8 +138,7 @@ class Engine:
         """Cancel a run and let it know."""
         ending = self.store.cancel(run_id, reason, token=uuid4().hex, code=code)
         if self.go_on(run_id, ending):
-            record = cast("RunRecord", self.store.load(run_id))
-            self.send_turn(run_id, record.workflow)
+            self.send_turn_of(run_id)
         return ending
 
 

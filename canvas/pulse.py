@@ -179,8 +179,7 @@ class Sweeper:
 
     def _go_on(self, run_id: str, ending: Ending) -> None:
         if self.engine.go_on(run_id, ending):
-            workflow = self.engine.store.redis.hget(self.engine.store.keys.run(run_id), "workflow")
-            self.engine.send_turn(run_id, cast("str", workflow))
+            self.engine.send_turn_of(run_id)
 
 
 #: Imported for what it registers: the control command by which other workers stop steps here.

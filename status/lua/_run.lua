@@ -17,6 +17,7 @@
 -- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
 --   b<p> it waits for a timer t<p> the token of its last failed attempt       l<p> lives lost
+--   r<p> looks of the sweep at its message
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
