@@ -1,0 +1,289 @@
+"""A small app with a step and a workflow for each thing that real workers are tested for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from datetime import timedelta
+from typing import Any
+
+import redis
+from celery import Celery
+
+import canvas
+from canvas import (
+    Cancelled,
+    Retry,
+    Run,
+    StepFailed,
+    StepTimeout,
+    TerminalError,
+    TimedOut,
+    current_step,
+    fan_out,
+    fan_out_fail,
+    quorum,
+    race,
+    step,
+    with_timeout,
+    workflow,
+)
+from saga import Saga
+
+app = Celery("flow", broker=os.environ.get("REDIS_URL"))
+app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1)
+canvas.install(app)
+
+NOTES = "notes"
+
+
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(os.environ["REDIS_URL"], decode_responses=True)
+
+
+def _rest(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+# --- steps -----------------------------------------------------------------------------
+
+
+@step(name="flow.add")
+def add(left: int, right: int = 0) -> int:
+    return left + right
+
+
+@step(name="flow.total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@step(name="flow.note")
+def note(what: str) -> str:
+    """Leaves a trace: the effect that must be there once."""
+    _redis().rpush(NOTES, what)
+    return what
+
+
+@step(name="flow.undo")
+def undo(what: str | None, label: str = "?") -> None:
+    _redis().rpush(NOTES, f"undo {what or label}")
+
+
+@step(name="flow.undo_call")
+def undo_call(label: str) -> None:
+    _redis().rpush(NOTES, f"undo {label}")
+
+
+@step(name="flow.fail", retry=Retry(1))
+def fail(message: str = "no", after_s: float = 0) -> str:
+    _rest(after_s)
+    raise TerminalError(message, 422)
+
+
+@step(name="flow.flaky", retry=Retry(3, first_s=0.05, jitter=0))
+def flaky(failures: int) -> int:
+    """Fails so often, then gives the attempt that it was."""
+    attempt = current_step().attempt
+    if attempt <= failures:
+        raise ConnectionError(f"attempt {attempt}")
+    return attempt
+
+
+@step(name="flow.slow")
+def slow(seconds: float, what: str = "slow") -> str:
+    """Goes on when it is stopped."""
+    _rest(seconds)
+    _redis().rpush(NOTES, what)
+    return what
+
+
+@step(name="flow.hog", interruptible=True)
+def hog(seconds: float, what: str = "hog") -> str:
+    """Its process may be killed."""
+    _rest(seconds)
+    _redis().rpush(NOTES, what)
+    return what
+
+
+@step(name="flow.limited", timeout_s=0.3, retry=Retry(2, first_s=0.05, jitter=0), interruptible=True)
+def limited(seconds: float) -> int:
+    _rest(seconds)
+    return current_step().attempt
+
+
+@step(name="flow.dies_once")
+def dies_once(key: str) -> int:
+    """Its process dies the first time."""
+    lives = int(_redis().incr(key))
+    if lives == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return lives
+
+
+@step(name="flow.stays_once")
+def stays_once(key: str) -> str:
+    """Stays for long the first time; else gives the process that ran it."""
+    if int(_redis().incr(key)) == 1:
+        _rest(60)
+    return str(os.getpid())
+
+
+@step(name="flow.meet", retry=Retry(1))
+def meet(key: str, others: int) -> int:
+    """Waits a second until so many run at once."""
+    client = _redis()
+    client.incr(key)
+    for _ in range(100):
+        if int(client.get(key) or 0) >= others:
+            return others
+        _rest(0.01)
+    raise TerminalError("alone")
+
+
+@step(name="flow.heeds")
+def heeds(seconds: float) -> str:
+    """Looks whether it is stopped."""
+    for _ in range(int(seconds / 0.05)):
+        if current_step().cancelled:
+            _redis().rpush(NOTES, "heeded")
+            return "stopped"
+        _rest(0.05)
+    return "in vain"
+
+
+# --- workflows -------------------------------------------------------------------------
+
+
+@workflow(name="flow.everything")
+async def everything(run: Run, n: int) -> dict[str, Any]:
+    """One of each; the same on every pool."""
+    said: dict[str, Any] = {}
+    run.update_status(phase="single", progress=0.1, n=n)
+    said["single"] = await add.s(n, right=1)
+    said["all"] = list(await fan_out_fail(add.s(1), add.s(2), add.s(3)))
+    run.update_status(phase="several", progress=0.5, n=None)
+    result = await fan_out(add.s(1), fail.s("bad"), flaky.s(1))
+    said["each"] = [list(result.results), [(index, error.message) for index, error in result.bad]]
+    won = await race(fail.s(), add.s(5).named("second").after(30))
+    said["race"] = [won.index, won.name, won.value]
+    said["quorum"] = len(await quorum(2, add.s(1), add.s(2), fail.s()))
+    started = run.now()
+    await run.sleep(0.2)
+    said["slept"] = run.now() - started >= timedelta(seconds=0.2)
+    said["flaky"] = await flaky.s(2)
+    try:
+        await with_timeout(run.sleep(60), 0.1)
+    except TimedOut:
+        said["timed out"] = True
+    try:
+        await fan_out_fail(add.s(1), fail.s("gone"))
+    except StepFailed as error:
+        said["failed"] = [error.message, error.code, error.is_a(TerminalError)]
+    said["uuid"] = run.uuid() != run.uuid()
+    run.update_status(phase="done", progress=1.0)
+    return said
+
+
+@workflow(name="flow.fail_fast")
+async def fail_fast(run: Run) -> str:
+    try:
+        await fan_out_fail(fail.s("first"), hog.s(3, "late"), hog.s(3, "late"), hog.s(3, "late"))
+    except StepFailed as error:
+        return error.message
+    return "?"
+
+
+@workflow(name="flow.racing")
+async def racing(run: Run, quick_s: float, long_s: float) -> str:
+    return (await race(hog.s(quick_s, "quick"), hog.s(long_s, "long"))).value
+
+
+@workflow(name="flow.meeting")
+async def meeting(run: Run, key: str, number: int) -> int:
+    return sum(await fan_out_fail(*[meet.s(key, number) for _ in range(number)]))
+
+
+@workflow(name="flow.phases")
+async def phases(run: Run, names: list[str]) -> None:
+    for at, name in enumerate(names):
+        run.update_status(phase=name, progress=at / len(names))
+        await slow.s(0.15, name)
+
+
+@workflow(name="flow.waiting")
+async def waiting(run: Run) -> str:
+    try:
+        return await slow.s(0.1).within(30) + await hog.s(60, "never").within(0.3)
+    except StepTimeout as error:
+        return f"{error.step} {error.code}"
+
+
+@workflow(name="flow.delayed")
+async def delayed(run: Run) -> float:
+    before = run.now()
+    await add.s(1).after(0.4)
+    return (run.now() - before).total_seconds()
+
+
+@workflow(name="flow.limits")
+async def limits(run: Run) -> list[Any]:
+    said: list[Any] = [await limited.s(0)]
+    try:
+        await limited.s(30)
+    except StepTimeout as error:
+        said += [error.step, error.code]
+    return said
+
+
+@workflow(name="flow.long")
+async def long(run: Run) -> str:
+    try:
+        return await heeds.s(30)
+    except Cancelled:
+        await note.s("cleaned up")
+        raise
+
+
+@workflow(name="flow.retries")
+async def retries(run: Run, failures: int) -> int:
+    return await flaky.s(failures)
+
+
+@workflow(name="flow.fragile")
+async def fragile(run: Run, key: str) -> int:
+    return await dies_once.s(key)
+
+
+@workflow(name="flow.orphan")
+async def orphan(run: Run, key: str) -> str:
+    return await stays_once.s(key)
+
+
+@workflow(name="flow.late_loser")
+async def late_loser(run: Run) -> str:
+    async with Saga(run, "s") as saga:
+        won = await (
+            saga.safe_step("pay").with_compensation(undo).execute(race(slow.s(0.05, "quick"), slow.s(0.6, "late")))
+        )
+    return won.value
+
+
+@workflow(name="flow.undone")
+async def undone(run: Run) -> None:
+    async with Saga(run, "s") as saga:
+        await saga.safe_step("a").with_compensation(undo).execute(note.s("a"))
+        await saga.safe_step("b").with_compensation(undo_call.s("b!")).execute(note.s("b"))
+        await (
+            saga.safe_step("c")
+            .with_compensation(undo, "unknown")
+            .execute(fan_out_fail(slow.s(0.3, "c"), fail.s("c failed")))
+        )
+
+
+@workflow(name="flow.cancelled_in_saga")
+async def cancelled_in_saga(run: Run) -> None:
+    async with Saga(run, "s") as saga:
+        await saga.safe_step("a").with_compensation(undo).execute(note.s("a"))
+        await heeds.s(30)
