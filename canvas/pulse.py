@@ -92,23 +92,22 @@ class Sweeper:
         self.engine = engine
         self.name = f"{name}~{uuid4().hex[:8]}"
         self._shards = range(engine.store.keys.shards)
-        self._mine: set[int] = set()
         self._next_sweep_s = 0.0
-        self._next_timer_s = 0.0
+        self._next_s: dict[int, float] = {}  # when a shard's next timer is due, on our monotonic clock
         self._ahead_ms = 0.0  # Redis' clock before ours
         self.backlog = Backlog(engine.app)
 
     def sweep_for_ever(self) -> None:
         """Until the process ends. Wakes when a timer is due, or was set, and once a second."""
+        shards = {self.engine.store.keys.wake(shard): shard for shard in self._shards}
         while True:
             try:
                 with cast("Any", self.engine.store.redis).pubsub(ignore_subscribe_messages=True) as wake:
-                    wake.subscribe(*(self.engine.store.keys.wake(shard) for shard in self._shards))
-                    self._next_timer_s = 0.0
+                    wake.subscribe(*shards)
                     while True:
                         told = wake.get_message(timeout=self.round())
                         if told is not None:
-                            self.hear_of_timer(int(told["data"]))
+                            self.hear_of_timer(shards[told["channel"]], int(told["data"]))
             except (RedisError, OperationalError, OSError) as error:
                 logger.warning("timers and sweep wait for Redis: %s", error)
                 threading.Event().wait(BEAT_S)
@@ -118,19 +117,31 @@ class Sweeper:
         if monotonic() >= self._next_sweep_s:
             self._next_sweep_s = monotonic() + BEAT_S
             self.backlog.look_again()
-            self._mine = {shard for shard in self._shards if self.sweep(shard)}
-        if monotonic() >= self._next_timer_s and self._mine:
-            due, next_ms, redis_ms = self.engine.store.due_timers(self._mine)
-            self._ahead_ms = redis_ms - time() * 1000
-            self._next_timer_s = self._next_sweep_s if next_ms is None else monotonic() + next_ms / 1000
-            for timer in due:
-                self.fire(timer)
-        return max(0.001, min(self._next_sweep_s, self._next_timer_s) - monotonic())
+            # Whatever was heard or missed: once a second each of them is looked at.
+            self._next_s = {shard: 0.0 for shard in self._shards if self.sweep(shard)}
+        now_s = monotonic()
+        self.fire_due([shard for shard, at_s in self._next_s.items() if at_s <= now_s])
+        return max(0.001, min([self._next_sweep_s, *self._next_s.values()]) - monotonic())
 
-    def hear_of_timer(self, at_ms: int) -> None:
-        """A timer was set that is due at `at_ms` of Redis' clock."""
-        in_s = (at_ms - self._ahead_ms) / 1000 - time()
-        self._next_timer_s = min(self._next_timer_s, monotonic() + in_s)
+    def fire_due(self, shards: list[int]) -> None:
+        """Fire what is due on these shards, and learn when they are to be looked at again."""
+        if not shards:
+            return
+        due, next_ms, redis_ms = self.engine.store.due_timers(shards)
+        self._ahead_ms = redis_ms - time() * 1000
+        for shard in shards:
+            self._next_s[shard] = self._when(next_ms[shard]) if shard in next_ms else self._next_sweep_s
+        for timer in due:
+            self.fire(timer)
+
+    def hear_of_timer(self, shard: int, at_ms: int) -> None:
+        """A timer was set that is due at `at_ms` of Redis' clock; another worker's shard is none of ours."""
+        if shard in self._next_s:
+            self._next_s[shard] = min(self._next_s[shard], self._when(at_ms))
+
+    def _when(self, at_ms: int) -> float:
+        """A time of Redis' clock on our monotonic one."""
+        return monotonic() + (at_ms - self._ahead_ms) / 1000 - time()
 
     def fire(self, timer: Timer) -> None:
         """Do what one timer is for."""

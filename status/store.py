@@ -261,25 +261,31 @@ class Store:
 
     # --- timers and the sweep -----------------------------------------------------
 
-    def due_timers(self, shards: Iterable[int], limit: int = 200) -> tuple[list[Timer], int | None, int]:
+    def due_timers(self, shards: Sequence[int], limit: int = 200) -> tuple[list[Timer], dict[int, int], int]:
         """The timers of these shards that are due, in one round trip.
 
         Returns:
-            The timers; in how many ms the next one is due (0: there are more by now, None: there is none);
-            Redis' clock, ms.
+            The timers; for each shard that has more, when the next is due; and Redis' clock: both in ms.
         """
         pipe = self.redis.pipeline(transaction=False)
         pipe.time()
         for shard in shards:
-            pipe.zrange(self.keys.timers(shard), 0, limit - 1, withscores=True)
+            pipe.zrange(self.keys.timers(shard), 0, limit, withscores=True)
         (seconds, micros), *answers = pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        rows = [(member, at_ms) for answer in answers for member, at_ms in answer]
-        due = [Timer.parse(member) for member, at_ms in rows if at_ms <= now_ms]
-        ahead = [int(at_ms) - now_ms for _, at_ms in rows if at_ms > now_ms]
-        if any(len(answer) == limit for answer in answers) and due:
-            return due, 0, now_ms
-        return due, min(ahead, default=None), now_ms
+        due: list[Timer] = []
+        next_ms: dict[int, int] = {}
+        for shard, rows in zip(shards, answers, strict=True):
+            for member, at_ms in rows[:limit]:
+                if at_ms <= now_ms:
+                    due.append(Timer.parse(member))
+                else:
+                    next_ms[shard] = int(at_ms)
+                    break
+            else:
+                if len(rows) > limit:
+                    next_ms[shard] = int(rows[limit][1])
+        return due, next_ms, now_ms
 
     def fire(self, timer: Timer, *, token: str) -> Ending:
         """Do what a timer is for, once. See `fire.lua`; `expired` asks for a cancel of the run."""
