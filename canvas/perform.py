@@ -177,7 +177,11 @@ def write_down(request: Any, app: Celery) -> None:
     if done is not None and request.get("celeriac_log") and not isinstance(done.outcome, Again):
         why = "" if isinstance(done.outcome, Done) else _line(done.outcome.info)
         for listener in undoing.listeners:
-            listener(request.celeriac_log, why)
+            try:
+                listener(request.celeriac_log, why)
+            except Exception:
+                # What is recorded is recorded; the tracer would take this for the step's own error.
+                logger.exception("%s: how it ended was not noted in the saga's log", request.celeriac_log)
 
 
 def after_return(step: Step[Any, Any]) -> None:

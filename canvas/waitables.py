@@ -288,6 +288,9 @@ class Call(Signature[R_co], Part[R_co]):
 
     def prepare(self) -> NewPart:
         definition, plan = self.definition, self.plan
+        if getattr(definition, "is_workflow", False):
+            # Sent as a step, its message would be a turn of a run that is not there: the parent would wait for ever.
+            raise ConfigError(f"{self!r}: a workflow can't be awaited in another yet: let a step submit it")
         definition.codec.check(self["args"], self["kwargs"])
         queue = definition.queue_of(self["options"])
         return NewPart(

@@ -8,7 +8,7 @@ A line with an ignore is an error on purpose: both checkers report an ignore tha
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from typing import assert_type
 
 import celery
 from canvas import (

@@ -37,11 +37,14 @@ def mypy(checked: Path, tmp_path: Path) -> str:
 
 
 def pyright(checked: Path, tmp_path: Path) -> str:
+    # It takes relative paths only, and is silently content with others.
+    if not (tmp_path / checked.name).exists():
+        shutil.copy(checked, tmp_path)
     config = {
         "typeCheckingMode": "strict",
         "reportUnnecessaryTypeIgnoreComment": "error",
         "pythonVersion": "3.11",
-        "include": [str(checked)],
+        "include": [checked.name],
         "extraPaths": [str(ROOT)],
     }
     project = tmp_path / "pyrightconfig.json"
