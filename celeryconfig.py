@@ -17,7 +17,7 @@ broker_transport_options = {
 # wait behind steps.
 task_default_queue = "celery"
 task_queues = [
-    Queue(name)
+    Queue(name, routing_key=name)
     for name in (
         "turns", "inventory", "payment", "shipping", "fraud", "warehouse", "billing", "notification", "celery",
     )

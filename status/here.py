@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import cache
 
 from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from status.errors import StoreUnavailable
 from status.places import places, without_password
@@ -20,6 +22,9 @@ SOCKET_TIMEOUT_S = 15
 
 #: A person who waits for a prompt wants to hear sooner than a worker does that nobody answers.
 PROMPT_TIMEOUT_S = 2
+
+#: A restart of Redis, a second or so, is nothing that anybody need hear of.
+RETRIES = 6
 
 _lock = threading.Lock()
 _url: str | None = None
@@ -64,14 +69,21 @@ def reader() -> Reader:
     return Reader(found.redis, found.keys)
 
 
-def connect(redis_url: str, *, timeout_s: float = SOCKET_TIMEOUT_S) -> Redis:
+def connect(redis_url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = RETRIES) -> Redis:
     """A client that gives text and keeps its connections alive.
 
     Args:
         timeout_s: To connect, and for each answer.
+        retries: How often a command is sent again when its connection breaks. Every transition carries a token,
+            so that it may be.
     """
     return Redis.from_url(
-        redis_url, decode_responses=True, health_check_interval=30, socket_keepalive=True, socket_timeout=timeout_s
+        redis_url,
+        decode_responses=True,
+        health_check_interval=30,
+        socket_keepalive=True,
+        socket_timeout=timeout_s,
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries),
     )
 
 
@@ -84,7 +96,7 @@ def check() -> None:
     """
     url = _url or places().redis_url
     try:
-        with connect(url, timeout_s=PROMPT_TIMEOUT_S) as redis:
+        with connect(url, timeout_s=PROMPT_TIMEOUT_S, retries=0) as redis:
             redis.ping()
     except RedisError as error:
         raise StoreUnavailable(
