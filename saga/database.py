@@ -7,6 +7,7 @@ workers mixes their answers up, silently.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 
 from celery.signals import worker_process_init
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
 from saga import schema
@@ -161,4 +162,10 @@ def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later can't be given the lock when another has written
     # meanwhile: "database is locked", however long it would wait. So writers take the lock at once.
     only_reads = connection.get_execution_options().get(_READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+    begin = "BEGIN" if only_reads else "BEGIN IMMEDIATE"
+    driver: Any = connection.connection.driver_connection
+    try:
+        # Past SQLAlchemy, for which a statement is a good part of what a short transaction costs.
+        driver.execute(begin)
+    except sqlite3.Error as error:
+        raise OperationalError(begin, None, error) from error
