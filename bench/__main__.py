@@ -26,6 +26,9 @@ from status.errors import OrchestrationError
 LATEST = Path(__file__).parent / "results" / "latest.json"
 QUICK = {"pairs": 3, "orders": 60, "singles": 15, "warm_up": 10, "wait_s": 60.0}
 FULL = {"pairs": 5, "orders": 300, "singles": 50, "warm_up": 40, "wait_s": 180.0}
+#: The order in stock canvas, on celeriac, and on celeriac as a saga.
+SIDES = ("stock", "ours", "ours_saga")
+TITLES = {"stock": "stock", "ours": "ours", "ours_saga": "as a saga"}
 #: What is told in one line; ChildFailed and Unfinished are RuntimeErrors.
 FAILURES = (RuntimeError, ImportError, redis.RedisError, OrchestrationError)
 #: Each row of the table: the figure, what it is, and whether more is better.
@@ -54,7 +57,7 @@ def main() -> int:
         print("bench: stopped", file=sys.stderr)
         return 130
     console.print(table(results["w1"]))
-    out = options.out or (LATEST if len(plan.sides) == 2 else None)
+    out = options.out or (LATEST if plan.sides == SIDES else None)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(results, indent=2) + "\n")
@@ -74,13 +77,14 @@ def run(plan: Plan, console: Console) -> dict[str, Any]:
         for side, turn in measure(stage, plan):
             turns[side].append(turn)
             number = f"{len(turns[side])}/{plan.pairs}"
-            console.print(f"{side:>6} {number}: {turn.orders_per_s:6.1f} orders/s, p50 {turn.p50_ms:6.1f} ms")
+            console.print(f"{side:>9} {number}: {turn.orders_per_s:6.1f} orders/s, p50 {turn.p50_ms:6.1f} ms")
         machine = machine_facts(plan, stage.valkey_version())
     w1: dict[str, Any] = {side: medians(theirs) for side, theirs in turns.items()}
-    if len(plan.sides) == 2:
-        stock, ours = w1["stock"], w1["ours"]
+    if plan.sides == SIDES:
+        stock, ours, saga = (w1[side] for side in SIDES)
         w1["ratio"] = round(ours["orders_per_s"] / stock["orders_per_s"], 3)
         w1["latency_ratio"] = round(ours["p50_ms"] / stock["p50_ms"], 3)
+        w1["saga_ratio"] = round(saga["orders_per_s"] / stock["orders_per_s"], 3)
     return {"w1": w1, "machine": machine}
 
 
@@ -99,14 +103,17 @@ def machine_facts(plan: Plan, valkey_version: str) -> dict[str, Any]:
 
 
 def table(w1: dict[str, Any]) -> Table:
-    sides = [side for side in ("stock", "ours") if side in w1]
-    shown = Table("14-step order, medians", *sides, title="stock Celery canvas and celeriac, same workers")
-    if len(sides) == 2:
-        shown.add_column("ours to stock")
+    sides = [side for side in SIDES if side in w1]
+    shown = Table("14-step order, medians", title="stock Celery canvas and celeriac, same workers")
+    for side in sides:
+        shown.add_column(TITLES[side], justify="right")
+    others = sides[1:] if len(sides) == len(SIDES) else []
+    for side in others:
+        shown.add_column(f"{TITLES[side]} to stock", justify="right")
     for figure, title, more_is_better in ROWS:
         values = [w1[side][figure] for side in sides]
-        ratio = [_ratio(*values, more_is_better=more_is_better)] if len(sides) == 2 else []
-        shown.add_row(title, *(f"{value:.1f}" for value in values), *ratio)
+        ratios = [_ratio(values[0], w1[side][figure], more_is_better=more_is_better) for side in others]
+        shown.add_row(title, *(f"{value:.1f}" for value in values), *ratios)
     return shown
 
 
@@ -120,7 +127,7 @@ def _ratio(stock: float, ours: float, *, more_is_better: bool) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute; the full run takes a few")
-    parser.add_argument("--only", choices=["stock", "ours"], help="one side; no file unless --out is given")
+    parser.add_argument("--only", choices=SIDES, help="one side; no file unless --out is given")
     parser.add_argument("--pool", default="prefork", choices=["prefork", "solo", "threads"])
     parser.add_argument("--concurrency", type=_count, default=2, help="of the worker; default 2")
     parser.add_argument("--pairs", type=_count)
@@ -132,7 +139,7 @@ def _options() -> argparse.Namespace:
 def _plan(options: argparse.Namespace) -> Plan:
     amounts: dict[str, Any] = dict(QUICK if options.quick else FULL)
     amounts |= {key: value for key in ("pairs", "orders") if (value := getattr(options, key))}
-    sides = (options.only,) if options.only else ("stock", "ours")
+    sides = (options.only,) if options.only else SIDES
     return Plan(sides=sides, pool=options.pool, concurrency=options.concurrency, **amounts)
 
 

@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
 def make_app(redis_url: str, sides: list[str]) -> Celery:
     app = Celery("bench", broker=redis_url, backend=redis_url)
     app.conf.update(SETTINGS)
-    if "ours" in sides:
+    if any(side.startswith("ours") for side in sides):
         import_module("canvas").install(app, redis_url=redis_url)
     app.set_default()
     for side in sides:

@@ -1,15 +1,15 @@
-"""validate (4, fail fast) → reserve → slot → charge (a race) → capture → fulfil (3, fail fast) → notify (3).
+"""validate (4, fail fast) → reserve → slot → charge → capture → fulfil (3, fail fast) → notify (3).
 
-14 steps run, the same as in `bench/stock`: the race's second provider starts after 100 ms only, and
-the first has answered by then. What stock canvas does in chord bodies the workflow's own text does here. It
-does more than the stock order beside that: a saga log in SQL, phases, a race, and every rule of durability.
+The 14 steps of `bench/stock`. What stock canvas does in chord bodies the workflow's own text does here, and what
+its errback would do stands in the `except`. Phases and every rule of durability are on.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.orders import Json, order_of
-from canvas import Run, RunHandle, TerminalError, fan_out, fan_out_fail, race, step, workflow
-from saga import Saga
+from canvas import Run, RunHandle, StepFailed, TerminalError, Workflow, fan_out, fan_out_fail, step, workflow
 
 
 @step(name="ours.check_inventory")
@@ -57,11 +57,6 @@ def charge_stripe(order_id: str, total: float) -> str:
     return f"ch-{order_id}-{total}"
 
 
-@step(name="ours.charge_paypal")
-def charge_paypal(order_id: str, total: float) -> str:
-    return f"pp-{order_id}-{total}"
-
-
 @step(name="ours.refund")
 def refund(charge: str | None) -> None:
     """An undo; no order of the bench needs it."""
@@ -105,60 +100,45 @@ def send_push(order_id: str) -> bool:
 @workflow(name="ours.complete_order")
 async def complete_order(run: Run, order: Json) -> Json:
     order_id: str = order["id"]
-    async with Saga(run, "bench") as saga:
-        run.update_status(phase="started", progress=0.0)
-        checks = await fan_out_fail(
-            check_inventory.s(order), check_payment.s(order), check_shipping.s(order), check_fraud.s(order)
-        )
-        if not all(checks):
-            raise TerminalError("the order is not valid", code=400)
-
+    reservation = slot = charge = None
+    run.update_status(phase="started", progress=0.0)
+    checks = await fan_out_fail(
+        check_inventory.s(order), check_payment.s(order), check_shipping.s(order), check_fraud.s(order)
+    )
+    if not all(checks):
+        raise TerminalError("the order is not valid", code=400)
+    try:
         run.update_status(phase="validation", progress=0.2)
-        reservation = await (
-            saga.safe_step("reserve-inventory")
-            .with_compensation(release_inventory)
-            .execute(reserve_inventory.s(order_id))
-        )
-        slot = await (
-            saga.safe_step("reserve-shipping").with_compensation(cancel_shipping).execute(reserve_shipping.s(order_id))
-        )
+        reservation = await reserve_inventory.s(order_id)
+        slot = await reserve_shipping.s(order_id)
         run.update_status(phase="reservation", progress=0.4)
-        charge = await pay(saga, order)
+        charge = await charge_stripe.s(order_id, order["total"])
+        await capture.s(charge)
         run.update_status(phase="payment", progress=0.6)
         picked, labelled, invoiced = await fan_out_fail(pick.s(reservation), label.s(slot), invoice.s(charge))
-
+    except StepFailed:
+        await refund.s(charge)
+        await cancel_shipping.s(slot)
+        await release_inventory.s(reservation)
+        raise
     run.update_status(phase="fulfillment", progress=0.8)
     await fan_out(send_email.s(labelled), send_sms.s(order_id), send_push.s(order_id))
     run.update_status(phase="completed", progress=1.0)
     return {"id": order_id, "picked": picked, "label": labelled, "invoice": invoiced}
 
 
-async def pay(saga: Saga, order: Json) -> str:
-    winner = await (
-        saga.safe_step("charge")
-        .with_compensation(refund)
-        .execute(
-            race(
-                charge_stripe.s(order["id"], order["total"]),
-                charge_paypal.s(order["id"], order["total"]).after(0.1),
-            )
-        )
-    )
-    await capture.s(winner.value)
-    return winner.value
-
-
 class Side:
     """This side of the bench."""
 
     name = "ours"
+    workflow: Workflow[Any, Json] = complete_order
 
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
         self._handles: dict[str, RunHandle[Json]] = {}
 
     def start(self, order_id: str) -> None:
-        self._handles[order_id] = complete_order.s(order_of(order_id)).submit(run_id=order_id)
+        self._handles[order_id] = self.workflow.s(order_of(order_id)).submit(run_id=order_id)
 
     def wait(self, order_id: str, timeout_s: float) -> bool:
         """Whether the order is completed within the time.

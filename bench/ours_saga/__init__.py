@@ -1,0 +1,1 @@
+"""The order of `bench/ours` as a saga, with a race of two payment providers."""
