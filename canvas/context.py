@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from time import monotonic
+from typing import Any
 
+from canvas.payload import compact
 from status.errors import ConfigError
 
 #: How often `cancelled` asks Redis at most.
@@ -35,7 +37,7 @@ class CurrentStep:
         deadline: When this attempt's time is up, or None.
         undoes: In a compensation: the idempotency key of what it undoes.
         step_name: The Celery task's name.
-        arguments: Its arguments as JSON.
+        arguments: Its arguments, as JSON values.
     """
 
     run_id: str
@@ -45,7 +47,7 @@ class CurrentStep:
     deadline: datetime | None = None
     undoes: str | None = None
     step_name: str = ""
-    arguments: str = ""
+    arguments: Any = None
     ask_stopped: Callable[[], bool] = field(default=lambda: False, repr=False)
     _stopped: bool = field(default=False, repr=False)
     _asked_s: float = field(default=float("-inf"), repr=False)
@@ -61,7 +63,7 @@ class CurrentStep:
     @property
     def arguments_digest(self) -> str:
         """A short fingerprint of the step's name and arguments."""
-        return sha256(f"{self.step_name}{self.arguments}".encode()).hexdigest()[:32]
+        return sha256(f"{self.step_name}{compact(self.arguments)}".encode()).hexdigest()[:32]
 
 
 def current_step() -> CurrentStep:

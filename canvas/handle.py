@@ -51,8 +51,7 @@ class RunHandle(Generic[R_co]):
             ConfigError: In a workflow.
         """
         refuse_in_workflow("handle.result()", "await the call itself")
-        self._reader.wait(self.run_id, timeout_s)
-        state, text, error = self._reader.result(self.run_id)
+        state, text, error = self._reader.wait(self.run_id, timeout_s)
         if state is State.COMPLETED:
             return cast("R_co", self._decode(text))
         kind = RunCancelled if state is State.CANCELLED else RunFailed

@@ -78,7 +78,8 @@ class Decision:
             return None
         entry = json.loads(text)
         order = journal.get(f"{n}:order", "")
-        late = json.loads(journal.get(f"{n}.late", "[]")) or []
+        late_text = journal.get(f"{n}.late")
+        late = json.loads(late_text) if late_text else []
         return cls(
             verdict=entry["v"],
             index=str(entry["i"]),

@@ -20,7 +20,6 @@ from canvas import engine as engines
 from canvas import undoing
 from canvas.context import CurrentStep, running_as
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
-from canvas.payload import compact
 from canvas.retry import Retry
 from status.errors import PayloadError
 from status.records import Ending, Grant, PartRef
@@ -69,7 +68,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
         deadline=datetime.fromtimestamp(grant.deadline_ms / 1000, UTC) if grant.deadline_ms else None,
         undoes=request.get("celeriac_undoes"),
         step_name=step.name,
-        arguments=compact([args, kwargs]),
+        arguments=(args, kwargs),
         ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
     )
     outcome = perform(step, args, kwargs, current, policy)

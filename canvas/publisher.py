@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from time import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import uuid4
 
 from celery import signals
 from celery.app.amqp import task_message
 from celery.utils.nodenames import anon_nodename
 
+from canvas import transport
 from canvas.payload import compact
 from status.records import PartRef
 
@@ -25,8 +26,26 @@ logger = logging.getLogger("celeriac")
 #: backlog each is done sooner, and fewer are open at once.
 FIRST, LAST = 0, 9
 
+#: Messages in one write to Redis.
+BATCH_SIZE = 500
+
 #: An argument list longer than this is cut in Flower and in logs.
 REPR_LIMIT = 200
+
+
+class Message(NamedTuple):
+    """A task message, before it is put in a broker's form."""
+
+    queue: str
+    headers: dict[str, Any]
+    body: Any
+    priority: int | None
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """Of the message as AMQP has them."""
+        own: dict[str, Any] = {"correlation_id": self.headers["id"], "reply_to": ""}
+        return own if self.priority is None else {**own, "priority": self.priority}
 
 
 class Publisher:
@@ -46,23 +65,19 @@ class Publisher:
         Args:
             messages: The part and its spec (see `Call.spec`).
         """
-        rows = list(messages)
-        if not rows:
-            return
-        with self.app.producer_pool.acquire(block=True) as producer, cast("Any", producer).batch():
-            for ref, spec in rows:
-                self._send(producer, spec["task"], self._step(ref, spec, workflow), spec["queue"], spec.get("priority"))
+        self._send([self._step(ref, spec, workflow) for ref, spec in messages])
 
     def turn(self, run_id: str, workflow: str, queue: str, *, first: bool = False) -> None:
         """Send a turn of a run; the first one yields to all that has begun."""
-        headers = self._headers(f"{run_id}/turn~{uuid4().hex[:12]}", workflow, [run_id], {}, run_id)
+        headers = self._headers(
+            f"{run_id}/turn~{uuid4().hex[:12]}", workflow, "[" + compact(run_id) + "]", "{}", run_id
+        )
         body: tuple[Any, ...] = ([run_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
-        with self.app.producer_pool.acquire(block=True) as producer:
-            self._send(producer, workflow, (headers, body), queue, LAST if first else FIRST)
+        self._send([Message(queue, headers, body, LAST if first else FIRST)])
 
-    def _step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> tuple[dict[str, Any], Any]:
+    def _step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> Message:
         args, kwargs = spec.get("args", []), spec.get("kwargs", {})
-        headers = self._headers(ref.message_id, spec["task"], args, kwargs, ref.run_id)
+        headers = self._headers(ref.message_id, spec["task"], compact(args), compact(kwargs), ref.run_id)
         headers |= {
             "group": f"{ref.run_id}/{ref.n}",
             "group_index": int(ref.p.rstrip("u")),
@@ -74,9 +89,10 @@ class Publisher:
             if spec.get(mark):
                 headers[f"celeriac_{mark}"] = spec[mark]
         chord = {"task": workflow, "args": [ref.run_id], "kwargs": {}, "options": {}, "immutable": True}
-        return headers, (args, kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": chord})
+        body = (args, kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": chord})
+        return Message(spec["queue"], headers, body, spec.get("priority"))
 
-    def _headers(self, message_id: str, task: str, args: Any, kwargs: Any, root_id: str) -> dict[str, Any]:
+    def _headers(self, message_id: str, task: str, args: str, kwargs: str, root_id: str) -> dict[str, Any]:
         """Celery's task protocol 2, as `amqp.as_task_v2` has it, and when it was sent."""
         return {
             "lang": "py",
@@ -91,8 +107,8 @@ class Publisher:
             "timelimit": [None, None],
             "root_id": root_id,
             "parent_id": None,
-            "argsrepr": _shorten(compact(args)),
-            "kwargsrepr": _shorten(compact(kwargs)),
+            "argsrepr": _shorten(args),
+            "kwargsrepr": _shorten(kwargs),
             "origin": self._origin,
             "ignore_result": True,
             "replaced_task_nesting": 0,
@@ -101,33 +117,36 @@ class Publisher:
             "celeriac_published_ms": int(time() * 1000),
         }
 
-    def _send(self, producer: Any, task: str, message: tuple[dict[str, Any], Any], queue: str, priority: Any) -> None:
-        headers, body = message
-        properties = {"correlation_id": headers["id"], "reply_to": ""}
-        if priority is not None:
-            properties["priority"] = priority
-        events = self._tells_of_sending
-        listeners = signals.before_task_publish.receivers or signals.after_task_publish.receivers
-        if events or listeners or self._needs_declaring(producer):
-            # All that Celery does for a message, for those who watch it.
-            sent = task_message(headers, properties, body, _sent_event(headers) if events else None)
-            self.app.amqp.send_task_message(producer, task, sent, queue=queue)
+    def _send(self, messages: Sequence[Message]) -> None:
+        if not messages:
             return
-        producer.publish(
-            compact(body),
-            exchange="",
-            routing_key=queue,
-            content_type="application/json",
-            content_encoding="utf-8",
-            headers=headers,
-            delivery_mode=1,  # which Redis does not ask for
-            **properties,
-        )
+        with self.app.producer_pool.acquire(block=True) as pooled:
+            producer = cast("Any", pooled)
+            listeners = signals.before_task_publish.receivers or signals.after_task_publish.receivers
+            if listeners or self._tells_of_sending or not transport.puts(producer.channel):
+                with producer.batch():
+                    for message in messages:
+                        self._publish(producer, message)
+            else:
+                self._put(producer.channel, messages)
+
+    def _publish(self, producer: Any, message: Message) -> None:
+        """All that Celery does for a message: routes, declarations, signals, the event that it was sent."""
+        properties = message.properties
+        event = _sent_event(message.headers) if self._tells_of_sending else None
+        sent = task_message(message.headers, properties, message.body, event)
+        self.app.amqp.send_task_message(producer, message.headers["task"], sent, queue=message.queue)
 
     @staticmethod
-    def _needs_declaring(producer: Any) -> bool:
-        # A list of Redis is there when something is put on it; other brokers drop what has no queue.
-        return bool(producer.connection.transport.driver_type != "redis")
+    def _put(channel: Any, messages: Sequence[Message]) -> None:
+        """The same on the wire, where nobody watches: straight into the batch that `Producer.batch()` would fill."""
+        batch = channel.create_publish_batch(max_size=BATCH_SIZE)
+        try:
+            for message in messages:
+                batch.put(message.queue, message.headers, compact(message.body), message.properties)
+            batch.flush()
+        finally:
+            batch.close()
 
 
 def _sent_event(headers: dict[str, Any]) -> dict[str, Any]:

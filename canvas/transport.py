@@ -12,7 +12,9 @@ Three things differ:
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
+from uuid import uuid4
 
 from hiredis import pack_command
 from kombu.exceptions import OperationalError
@@ -83,6 +85,35 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
             self.flush()
         return result
 
+    def put(self, queue: str, headers: dict[str, Any], body: str, properties: dict[str, Any]) -> None:
+        """Keep a message for the default exchange, put together here: what `Producer.publish` would make of it.
+
+        Args:
+            body: JSON.
+            properties: `correlation_id`, `reply_to` and perhaps `priority`.
+        """
+        channel = self.channel
+        text, encoding = channel.encode_body(body, channel.body_encoding)
+        own = {
+            "delivery_mode": 1,  # which Redis does not ask for
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": channel.default_priority,
+            "body_encoding": encoding,
+            "delivery_tag": uuid4().hex,
+            **properties,
+        }
+        message = {
+            "body": text,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": own,
+        }
+        key = channel._q_for_pri(queue, channel._get_message_priority(message))  # noqa: SLF001  # our own base's
+        self.add("lpush", key, json.dumps(message, separators=(",", ":")))
+        if len(self._commands) >= self.max_size:
+            self.flush()
+
     def add(self, name: str, *args: Any) -> None:
         """Keep one command; the channel calls it."""
         self._commands.append((name.upper(), *args))
@@ -140,6 +171,11 @@ class Channel(_Channel):  # type: ignore[misc]
         if self.global_keyprefix:  # it is kombu's client that puts it before each key
             return super().create_publish_batch(max_size)
         return Batch(self, max_size)
+
+
+def puts(channel: Any) -> bool:
+    """Whether a channel makes a `Batch`, into which messages can be put."""
+    return isinstance(channel, Channel) and not channel.global_keyprefix
 
 
 class Transport(redis.Transport):

@@ -22,6 +22,10 @@ from status.states import FINAL, State, StepState
 BLOCK_MS = 5000
 
 
+#: State, result (JSON, or '') and error of a run.
+Ended = tuple[State, str, ErrorInfo | None]
+
+
 class Reader:
     """The status of runs.
 
@@ -48,7 +52,7 @@ class Reader:
             raise RunNotFound(run_id)
         return _run_status(run_id, run, _steps(run_id, steps, journal))
 
-    def result(self, run_id: str) -> tuple[State, str, ErrorInfo | None]:
+    def result(self, run_id: str) -> Ended:
         """State, result (JSON) and error of a run.
 
         Raises:
@@ -112,24 +116,27 @@ class Reader:
             raise RunNotFound(run_id)
         return tuple(_event(run_id, *row) for row in rows)
 
-    def wait(self, run_id: str, timeout_s: float | None = None) -> None:
-        """Return when the run has ended.
+    def wait(self, run_id: str, timeout_s: float | None = None) -> Ended:
+        """How the run has ended, once it has: state, result (JSON) and error.
 
         Raises:
             RunNotFound: There is no such run.
             TimedOut: `timeout_s` is over and the run is not.
         """
         end = None if timeout_s is None else monotonic() + timeout_s
-        stream = self.keys.events(run_id)
+        stream, at = self.keys.events(run_id), ""
         while True:
-            # First where the stream ends, then the state: what ends the run in between is read below.
-            last = cast("list[tuple[str, Any]]", self.redis.xrevrange(stream, count=1))
-            if self.result(run_id)[0] in FINAL:
-                return
+            found = self.result(run_id)
+            if found[0] in FINAL:
+                return found
+            if not at:
+                # First where the stream ends, then the state once more: what ends the run in between is read below.
+                last = cast("list[tuple[str, Any]]", self.redis.xrevrange(stream, count=1))
+                at = last[0][0] if last else "0-0"
+                continue
             left_ms = BLOCK_MS if end is None else int((end - monotonic()) * 1000)
             if left_ms <= 0:
                 raise TimedOut(f"run {run_id} had not ended after {timeout_s} s; it goes on")
-            at = last[0][0] if last else "0-0"
             self._until_final(stream, at, monotonic() + min(left_ms, BLOCK_MS) / 1000)
 
     def _until_final(self, stream: str, at: str, end: float) -> None:
