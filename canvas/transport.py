@@ -13,6 +13,7 @@ Three things differ:
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, cast
 from uuid import uuid4
 
@@ -71,19 +72,18 @@ class QoS(redis.QoS):
 
 
 class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing in the stubs
-    """What `Producer.batch()` collects: one LPUSH a message, sent and answered together."""
+    """What `Producer.batch()` collects: one LPUSH a queue, sent and answered together."""
 
     def __init__(self, channel: Any, max_size: int) -> None:
         self.channel = channel
         self.max_size = max_size
-        self._commands: list[tuple[Any, ...]] = []
+        self._lists: dict[str, list[str]] = {}
+        self._others: list[tuple[Any, ...]] = []
+        self._size = 0
 
     def publish(self, message: dict[str, Any], **kwargs: Any) -> Any:
         """Keep one message until the batch is flushed."""
-        result = self.channel.basic_publish(message, _publish_batch=self, **kwargs)
-        if len(self._commands) >= self.max_size:
-            self.flush()
-        return result
+        return self.channel.basic_publish(message, _publish_batch=self, **kwargs)
 
     def put(self, queue: str, headers: dict[str, Any], body: str, properties: dict[str, Any]) -> None:
         """Keep a message for the default exchange, put together here: what `Producer.publish` would make of it.
@@ -111,12 +111,16 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
         }
         key = channel._q_for_pri(queue, channel._get_message_priority(message))  # noqa: SLF001  # our own base's
         self.add("lpush", key, json.dumps(message, separators=(",", ":")))
-        if len(self._commands) >= self.max_size:
-            self.flush()
 
     def add(self, name: str, *args: Any) -> None:
         """Keep one command; the channel calls it."""
-        self._commands.append((name.upper(), *args))
+        if name == "lpush":
+            self._lists.setdefault(args[0], []).extend(args[1:])
+        else:
+            self._others.append((name.upper(), *args))
+        self._size += 1
+        if self._size >= self.max_size:
+            self.flush()
 
     def flush(self) -> None:
         """Send what was kept. Not tried again: half of it may have arrived.
@@ -124,10 +128,13 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
         Raises:
             OperationalError: Of kombu: the connection broke, or Redis refused a message.
         """
-        commands, self._commands = self._commands, []
+        # The first of a list is at its right end, where it is taken from first: as if pushed one by one.
+        commands = [*(("LPUSH", key, *texts) for key, texts in self._lists.items()), *self._others]
+        sent = self._size
+        self.discard()
         if not commands:
             return
-        connection = self.channel.pool.get_connection()
+        connection = self.channel.batch_connection()
         try:
             connection.send_packed_command([pack_command(command) for command in commands])
             for _ in commands:
@@ -135,14 +142,12 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
         except BaseException as error:
             connection.disconnect()  # its other answers are still on their way
             if isinstance(error, Exception):
-                raise OperationalError(f"{len(commands)} message(s) may not have been sent: {error}") from error
+                raise OperationalError(f"{sent} message(s) may not have been sent: {error}") from error
             raise
-        finally:
-            self.channel.pool.release(connection)
 
     def discard(self) -> None:
         """Drop what was not sent."""
-        self._commands = []
+        self._lists, self._others, self._size = {}, [], 0
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -157,6 +162,7 @@ class Channel(_Channel):  # type: ignore[misc]
 
     QoS = QoS
     _kept: Any = None
+    _for_batches: tuple[int, Any] | None = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -165,6 +171,18 @@ class Channel(_Channel):  # type: ignore[misc]
         if self._kept is None:
             self._kept = super()._create_client()
         return self._kept
+
+    def batch_connection(self) -> Any:
+        """The connection that this channel's batches are sent over, one at a time."""
+        if self._for_batches is None or self._for_batches[0] != os.getpid():
+            self._for_batches = os.getpid(), self.pool.make_connection()
+        return self._for_batches[1]
+
+    def close(self) -> None:
+        """Close the connections that were kept, too."""
+        if self._for_batches is not None and self._for_batches[0] == os.getpid():
+            self._for_batches[1].disconnect()
+        super().close()
 
     def create_publish_batch(self, max_size: int) -> Any:
         """For `Producer.batch()`."""
