@@ -22,6 +22,8 @@ from canvas import engine as engines
 from canvas import stopping
 from canvas.backlog import Backlog
 from canvas.outcomes import encode_unknown, unknown_outcome
+from status.errors import OrchestrationError
+from status.places import revive
 from status.records import DeadClaim, Ending, OwedPart, OwedTurn, PartRef, Timer
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ def _thread(name: str, target: Any) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def _revive() -> None:
+    # The embedded server ends with the process that started it, which may have been a client that came first.
+    try:
+        revive()
+    except OrchestrationError as error:
+        logger.error("%s", error)  # noqa: TRY400  # said in a line; the worker goes on trying
 
 
 class Heartbeat:
@@ -110,6 +120,7 @@ class Sweeper:
                             self.hear_of_timer(shards[told["channel"]], int(told["data"]))
             except (RedisError, OperationalError, OSError) as error:
                 logger.warning("timers and sweep wait for Redis: %s", error)
+                _revive()
                 threading.Event().wait(BEAT_S)
 
     def round(self) -> float:

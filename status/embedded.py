@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -159,7 +160,7 @@ def _locked(lock_fd: int) -> bool:
 
 def _start(home: Path, *, preferred: int | None, lock_fd: int, deadline: float) -> ServerProcess:
     program = binary()
-    for port in _free_ports(preferred):
+    for port in _free_ports(home, preferred):
         server = ServerProcess(program, home=home, port=port, lock_fd=lock_fd)
         # Written before it is ready, so that it can be found even if this process dies right now.
         _remember(home, port)
@@ -179,11 +180,13 @@ def _start(home: Path, *, preferred: int | None, lock_fd: int, deadline: float) 
     )
 
 
-def _free_ports(preferred: int | None) -> Iterator[int]:
+def _free_ports(home: Path, preferred: int | None) -> Iterator[int]:
     """Ports that are free now. The first is where the last server was: others may still look there."""
+    # Each folder begins elsewhere: who still looks for a server that has gone must not find another folder's.
+    own = crc32(str(home).encode()) % len(PORTS)
     if preferred is not None and preferred != 6379 and _is_free(preferred):
         yield preferred
-    for port in PORTS:
+    for port in (*PORTS[own:], *PORTS[:own]):
         if port != preferred and _is_free(port):
             yield port
 

@@ -59,6 +59,25 @@ def reset() -> None:
         _known = None
 
 
+def revive() -> None:
+    """Start the embedded server again at its old address, if the process that ran it has ended.
+
+    For those who stay: workers. Nothing happens where `REDIS_URL` says where Redis is.
+
+    Raises:
+        ConfigError: It does not start, or its port is taken by now; this process has to be restarted.
+    """
+    with _lock:
+        if _known is None or not _known.embedded:
+            return
+        url = _embedded_url(_known.data_dir)
+        if url != _known.redis_url:
+            raise ConfigError(
+                f"the embedded server is at {url} now, this process still looks for it at {_known.redis_url}: "
+                "restart it"
+            )
+
+
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
     return re.sub(r"(?<=://)[^/@]*@", "***@", url)
