@@ -1,5 +1,6 @@
 """Composes: steps, workflows, joins, turns; what makes of a Celery app a durable one."""
 
+from canvas.call import Call
 from canvas.context import CurrentStep, current_step
 from canvas.handle import RunHandle
 from canvas.install import install
@@ -7,7 +8,7 @@ from canvas.joins import FanOutResult, RaceResult, fan_out, fan_out_fail, quorum
 from canvas.retry import Retry
 from canvas.run import Run, RunLog
 from canvas.step import Step, Unary, step
-from canvas.waitables import Call, Join, Part, Waitable
+from canvas.waitables import Join, Part, Waitable
 from canvas.workflow import Workflow, workflow
 from status.errors import (
     AllFailed,

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, overload
 
+from canvas.call import Call
 from canvas.outcomes import Decision
-from canvas.waitables import Call, Join, Part, Recipe, Waitable
+from canvas.waitables import Join, Part, Recipe, Waitable
 from status.errors import AllFailed, ConfigError, QuorumFailed, StepFailed, TimedOut
 
 A = TypeVar("A")

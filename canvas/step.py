@@ -12,10 +12,11 @@ from celery.app.task import Task
 from celery.local import Proxy
 
 from canvas import perform
+from canvas.call import Call
 from canvas.context import refuse_in_workflow, workflow_here
 from canvas.payload import Codec
 from canvas.retry import DEFAULT, Retry
-from canvas.waitables import Call, Waitable
+from canvas.waitables import Waitable
 from status.errors import ConfigError, NotAwaitable, PayloadError, RetryAfter, TerminalError
 
 P = ParamSpec("P")

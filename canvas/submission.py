@@ -53,7 +53,7 @@ def submit_run(
 
 def submit_waitable(waitable: Waitable[Any], *, run_id: str | None, timeout_s: float | None) -> RunHandle[Any]:
     """Start a run of a call. See `Waitable.submit`."""
-    from canvas.waitables import Call  # noqa: PLC0415  # it needs the submission
+    from canvas.call import Call  # noqa: PLC0415  # it needs the submission
 
     if not isinstance(waitable, Call) or not getattr(waitable.definition, "is_workflow", False):
         raise ConfigError(

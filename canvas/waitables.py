@@ -11,36 +11,20 @@ A waitable is a recipe: each await of it is new work, and nothing starts before.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar, cast
-
-from celery.canvas import Signature
+from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
 
 from canvas.outcomes import Decision, failure
-from canvas.payload import compact
 from status.errors import ConfigError, TimedOut
 from status.records import NewPart
 
 if TYPE_CHECKING:
     from canvas.handle import RunHandle
-    from canvas.step import Unary
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
-
-#: Options of Celery that celeriac decides, and what to write for them.
-TAKEN_OPTIONS = {
-    "countdown": "write .after(delay_s)",
-    "eta": "write .after(delay_s)",
-    "task_id": "the id is made from the run, the await and the part",
-    "link": "await the call and go on with its value",
-    "link_error": "catch StepFailed, or use a Saga",
-    "chord": "write fan_out(...) or fan_out_fail(...)",
-    "retry_policy": "write @step(retry=Retry(...))",
-}
 
 
 class Waitable(Generic[R_co]):
@@ -170,159 +154,6 @@ class Recipe:
             number = len(list(same))
             names.append(name if number == 1 else f"{name}*{number}")
         return f"{self.kind}({', '.join(names)})"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `.after`, `.within`, `.named`, `.undone_by` and sagas add to a call.
-
-    Attributes:
-        undo: The spec of what undoes it, should it succeed after its join was decided.
-        undoes: The idempotency key of what this call undoes.
-        retry: Numbers that override the step's own policy.
-    """
-
-    delay_s: float = 0.0
-    within_s: float | None = None
-    label: str | None = None
-    undone_by: tuple[Any, tuple[Any, ...]] | None = None
-    undo: dict[str, Any] | None = None
-    undoes: str | None = None
-    retry: dict[str, Any] | None = None
-    run_id: str | None = None
-
-
-_PLAIN = Plan()
-
-
-class Call(Signature[R_co], Part[R_co]):
-    """A step (or workflow) with its arguments: `my_step.s(...)`. A Celery signature with a typed result."""
-
-    plan: Plan = _PLAIN
-    _definition: Any = None
-
-    # People write `if x.s(1):` by mistake; Celery writes `if body:` where it means `is not None`.
-    def __bool__(self) -> Never:
-        if str(sys._getframe(1).f_globals.get("__name__", "")).startswith("celery."):  # noqa: SLF001
-            return True  # type: ignore[misc]
-        raise TypeError(f"{self!r} is a call, not its value: write `await`")
-
-    def __repr__(self) -> str:
-        return f"{self.task_name}(...)"
-
-    def after(self, delay_s: float) -> Self:
-        """Start later; in a race, as soon as all parts before it have failed. Gives a new call.
-
-        Args:
-            delay_s: Seconds from the await.
-        """
-        if delay_s < 0:
-            raise ConfigError(f"{self!r}.after({delay_s}): the delay must be at least 0 seconds")
-        return self._with(delay_s=float(delay_s))
-
-    def within(self, timeout_s: float) -> Self:
-        """Give up with `StepTimeout`, queue and retries included. Gives a new call.
-
-        Args:
-            timeout_s: Seconds from when the part starts.
-        """
-        if timeout_s <= 0:
-            raise ConfigError(f"{self!r}.within({timeout_s}): the time must be more than 0 seconds")
-        return self._with(within_s=float(timeout_s))
-
-    def named(self, label: str) -> Self:
-        """How the timeline, errors and `RaceResult.name` call it. Gives a new call."""
-        return self._with(label=label)
-
-    def undone_by(self, undo: Call[Any] | Unary[None, Any], *args: Any) -> Self:
-        """What undoes it, for `saga.run(...)`. Gives a new call."""
-        return self._with(undone_by=(undo, args))
-
-    def set(self, immutable: bool | None = None, **options: Any) -> Self:
-        """Celery's own options (`queue`, `priority`, …). Changes this call.
-
-        Raises:
-            ConfigError: The option is one that celeriac decides; the message says what to write.
-        """
-        for name in options:
-            if name in TAKEN_OPTIONS:
-                raise ConfigError(f"{self!r}.set({name}=...): {TAKEN_OPTIONS[name]}")
-        super().set(immutable, **options)
-        return self
-
-    def planned(self, **changes: Any) -> Self:
-        """A new call with other marks of celeriac's own (a saga's)."""
-        return self._with(**changes)
-
-    def _with(self, **changes: Any) -> Self:
-        new = type(self)(
-            self["task"],
-            self["args"],
-            self["kwargs"],
-            dict(self["options"]),
-            immutable=self["immutable"],
-            app=cast("Any", self)._app,  # noqa: SLF001  # our own base's
-        )
-        new.plan = replace(self.plan, **changes)
-        new._definition = self._definition  # noqa: SLF001  # of its own kind
-        return new
-
-    @property
-    def label(self) -> str:
-        return self.plan.label or self.task_name
-
-    @property
-    def task_name(self) -> str:
-        return str(self["task"])
-
-    @property
-    def definition(self) -> Any:
-        """The step or workflow that it calls."""
-        if self._definition is None:
-            self._definition = self.app.tasks[self["task"]]
-        return self._definition
-
-    @definition.setter
-    def definition(self, definition: Any) -> None:
-        self._definition = definition
-
-    def prepare(self) -> NewPart:
-        definition, plan = self.definition, self.plan
-        if getattr(definition, "is_workflow", False):
-            # Sent as a step, its message would be a turn of a run that is not there: the parent would wait for ever.
-            raise ConfigError(f"{self!r}: a workflow can't be awaited in another yet: let a step submit it")
-        definition.codec.check(self["args"], self["kwargs"])
-        queue = definition.queue_of(self["options"])
-        return NewPart(
-            kind="step",
-            queue=queue,
-            label=self.label,
-            spec=compact(self.spec(queue)),
-            delay_ms=round(plan.delay_s * 1000),
-            within_ms=round((plan.within_s or 0) * 1000),
-        )
-
-    def spec(self, queue: str) -> dict[str, Any]:
-        """All that a worker needs to publish it, as plain JSON values."""
-        spec = {
-            "task": self["task"],
-            "args": self["args"],
-            "kwargs": self["kwargs"],
-            "queue": queue,
-            "label": self.label,
-            "undo": self.plan.undo,
-            "undoes": self.plan.undoes,
-            "retry": self.plan.retry,
-            "once": not self.definition.idempotent,
-            "priority": self["options"].get("priority"),
-        }
-        return {name: value for name, value in spec.items() if value not in (None, False)}
-
-    def value(self, outcome: str) -> R_co:
-        return self.definition.codec.result.loads(outcome)  # type: ignore[no-any-return]
-
-    def failure(self, outcome: str, index: int) -> Exception:
-        return failure(outcome, step=self.label, index=index, within_s=self.plan.within_s)
 
 
 class Sleep(Part[None]):

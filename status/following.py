@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
+from status.decoding import event_of, rows_of
 from status.models import Event
-from status.reading import Reader, _event, _streams
+from status.reading import Reader
 
 
 class Follower:
@@ -46,9 +47,9 @@ class Follower:
         # 0 ms would mean to wait for ever.
         answer = self._redis.xread(cast("Any", self._at), count=500, block=max(1, round(timeout_s * 1000)))
         events = []
-        for stream, rows in _streams(answer):
+        for stream, rows in rows_of(answer):
             self._at[stream] = rows[-1][0]
-            events += [_event(self._runs[stream], row_id, fields) for row_id, fields in rows]
+            events += [event_of(self._runs[stream], row_id, fields) for row_id, fields in rows]
         return events
 
 

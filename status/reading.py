@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import heapq
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, cast
 
 from redis import Redis
 
+from status.decoding import event_of, rows_of, run_status_of, steps_of
 from status.errors import ConfigError, ErrorInfo, RunNotFound, TimedOut
 from status.keys import Keys
-from status.models import Event, Page, RunStatus, StepStatus, error_from_json, moment
-from status.states import FINAL, State, StepState
+from status.models import Event, Page, RunStatus, error_from_json
+from status.states import FINAL, State
 
 #: One blocking read lasts at most this long, so that a lost connection is noticed.
 BLOCK_MS = 5000
@@ -50,7 +49,7 @@ class Reader:
         run, steps, journal = pipe.execute()
         if not run.get("workflow"):
             raise RunNotFound(run_id)
-        return _run_status(run_id, run, _steps(run_id, steps, journal))
+        return run_status_of(run_id, run, steps_of(run_id, steps, journal))
 
     def result(self, run_id: str) -> Ended:
         """State, result (JSON) and error of a run.
@@ -114,7 +113,7 @@ class Reader:
         rows = cast("list[tuple[str, dict[str, str]]]", self.redis.xrange(self.keys.events(run_id)))
         if not rows and not self.redis.exists(self.keys.run(run_id)):
             raise RunNotFound(run_id)
-        return tuple(_event(run_id, *row) for row in rows)
+        return tuple(event_of(run_id, *row) for row in rows)
 
     def wait(self, run_id: str, timeout_s: float | None = None) -> Ended:
         """How the run has ended, once it has: state, result (JSON) and error.
@@ -142,7 +141,7 @@ class Reader:
     def _until_final(self, stream: str, at: str, end: float) -> None:
         while (left_ms := int((end - monotonic()) * 1000)) > 0:
             answer = self.redis.xread(cast("Any", {stream: at}), block=left_ms)
-            for _, rows in _streams(answer):
+            for _, rows in rows_of(answer):
                 at = rows[-1][0]
                 if rows[-1][1]["k"].removeprefix("run.") in FINAL:
                     return
@@ -174,10 +173,10 @@ class Reader:
                     f"{len(at)} run(s) had not ended after {timeout_s} s, the first is {names[next(iter(at))]}"
                 )
             answer = self.redis.xread(cast("Any", at), count=500, block=min(left_ms, BLOCK_MS))
-            for stream, rows in _streams(answer):
+            for stream, rows in rows_of(answer):
                 for row_id, fields in rows:
                     at[stream] = row_id
-                    event = _event(names[stream], row_id, fields)
+                    event = event_of(names[stream], row_id, fields)
                     yield event
                     if event.kind.removeprefix("run.") in FINAL:
                         del at[stream]
@@ -211,7 +210,7 @@ class Reader:
         for run_id in run_ids:
             pipe.hgetall(self.keys.run(run_id))
         return [
-            _run_status(run_id, run) if run.get("workflow") else None
+            run_status_of(run_id, run) if run.get("workflow") else None
             for run_id, run in zip(run_ids, pipe.execute(), strict=True)
         ]
 
@@ -229,18 +228,6 @@ def _state(state: str) -> State:
         raise ConfigError(f"no state is called {state!r}: there are {', '.join(State)}") from error
 
 
-def _streams(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """The rows of XREAD, in the shape of either protocol version."""
-    if isinstance(answer, dict):
-        for stream, chunks in answer.items():
-            yield (
-                stream,
-                [row for chunk in chunks for row in (chunk if isinstance(chunk[0], list | tuple) else [chunk])],
-            )
-    else:
-        yield from answer or ()
-
-
 def _encode_cursor(place: tuple[float, str]) -> str:
     return base64.urlsafe_b64encode(f"{place[0]:.0f}|{place[1]}".encode()).decode()
 
@@ -253,67 +240,3 @@ def _decode_cursor(cursor: str | None) -> tuple[float, str]:
         return float(score), run_id
     except (ValueError, binascii.Error) as error:
         raise ConfigError(f"cursor {cursor!r} is not one that a listing gave") from error
-
-
-def _event(run_id: str, row_id: str, fields: Mapping[str, str]) -> Event:
-    at = moment(row_id.partition("-")[0])
-    assert at is not None  # noqa: S101 — a stream id always has a time
-    detail = fields.get("d", "")
-    return Event(run_id, at, fields["k"], fields.get("n", ""), _detail(detail))
-
-
-def _detail(text: str) -> Mapping[str, Any]:
-    if not text:
-        return {}
-    if text.startswith("{"):
-        # Not everything that looks so is ours: the reason of a cancel is anybody's.
-        with contextlib.suppress(ValueError):
-            return cast("Mapping[str, Any]", json.loads(text))
-    return {"detail": text}
-
-
-def _run_status(run_id: str, run: Mapping[str, str], steps: tuple[StepStatus, ...] = ()) -> RunStatus:
-    submitted = moment(run["submitted_ms"])
-    updated = moment(run["updated_ms"])
-    assert submitted is not None and updated is not None  # noqa: S101, PT018 — written by submit
-    return RunStatus(
-        run_id=run_id,
-        workflow=run["workflow"],
-        state=State(run["state"]),
-        phase=run.get("phase", ""),
-        progress=float(run.get("progress", 0)),
-        metadata=json.loads(run.get("meta") or "{}"),
-        error=error_from_json(run["error"]) if run.get("error") else None,
-        started_at=submitted,
-        updated_at=updated,
-        finished_at=moment(run.get("finished_ms")),
-        steps=steps,
-        parent=run.get("parent") or None,
-    )
-
-
-def _steps(run_id: str, steps: Mapping[str, str], journal: Mapping[str, str]) -> tuple[StepStatus, ...]:
-    places = sorted((place for place in steps if not place.endswith(":s")), key=_place)
-    return tuple(_step(run_id, place, steps, journal) for place in places)
-
-
-def _place(place: str) -> tuple[int, int, str]:
-    n, _, p = place.partition(".")
-    return int(n), int(p.rstrip("u")), p
-
-
-def _step(run_id: str, place: str, steps: Mapping[str, str], journal: Mapping[str, str]) -> StepStatus:
-    queue, _, name = steps[place].partition("|")
-    state, attempt, started_ms, finished_ms = (steps.get(f"{place}:s") or f"{StepState.WAITING}|1||").split("|")
-    outcome = journal.get(place, "")
-    error = error_from_json(outcome[1:]) if outcome[:1] in {"e", "u"} and len(outcome) > 1 else None
-    return StepStatus(
-        step_id=f"{run_id}/{place}",
-        name=name,
-        state=state,
-        attempt=int(attempt),
-        queue=queue,
-        started_at=moment(started_ms),
-        finished_at=moment(finished_ms),
-        error=error,
-    )
