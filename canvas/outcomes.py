@@ -79,7 +79,8 @@ class Decision:
         entry = json.loads(text)
         order = journal.get(f"{n}:order", "")
         late_text = journal.get(f"{n}.late")
-        late = json.loads(late_text) if late_text else []
+        # Lua writes an empty list as {}.
+        late = (json.loads(late_text) or []) if late_text else []
         return cls(
             verdict=entry["v"],
             index=str(entry["i"]),
