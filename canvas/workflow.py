@@ -141,6 +141,9 @@ def _check(function: Any, name: str, timeout_s: float | None, retention_s: float
         )
     if not inspect.signature(function).parameters:
         raise ConfigError(f"@workflow {name} takes no `run`: write `async def {function.__name__}(run: Run, ...)`")
+    for taken in ("run_id", "timeout_s"):
+        if taken in inspect.signature(function).parameters:
+            raise ConfigError(f"@workflow {name}: a parameter can't be called {taken}, `.submit({taken}=)` takes it")
     for what, value in (("timeout_s", timeout_s), ("retention_s", retention_s)):
         if value is not None and value <= 0:
             raise ConfigError(f"@workflow {name}: {what} must be more than 0 seconds, got {value}")

@@ -16,7 +16,6 @@ class Settings:
     shards: int = 16  #: slots that runs are spread over; can't change once runs exist
     retention_s: int = 7 * 24 * 3600  #: how long a finished run can be looked at
     max_lives: int = 5  #: a step whose process died this often is given up
-    payload_limit_bytes: int = 1024 * 1024  #: the largest argument list or result of a step
 
     def __post_init__(self) -> None:
         for field in fields(self):

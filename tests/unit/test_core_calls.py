@@ -286,6 +286,7 @@ def _plain(n: int) -> None: ...
         (lambda: step(timeout_s=0)(_plain), "timeout_s must be more than 0"),
         (lambda: workflow(name="d")(_plain), "@workflow d is a plain def.*async def _plain"),
         (lambda: workflow(name="d")(_async_step), "takes no `run`"),
+        (lambda: workflow(name="d")(_takes_a_run_id), "a parameter can't be called run_id"),
         (lambda: workflow(name="d", timeout_s=-1)(_async_run), "timeout_s must be more than 0"),
         (lambda: workflow(name="d", retention_s=0)(_async_run), "retention_s must be more than 0"),
     ],
@@ -296,6 +297,9 @@ def test_a_wrong_declaration_is_refused_when_it_is_made(declare, message):
 
 
 async def _async_run(run: Run) -> None: ...
+
+
+async def _takes_a_run_id(run, run_id): ...
 
 
 def test_the_retry_of_celery_is_refused_with_the_remedy():
