@@ -7,7 +7,7 @@ log in SQL is written ahead of what it speaks of, and is for people and for the 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,11 +15,12 @@ from typing import Any, Self, TypeVar
 from celery.exceptions import SoftTimeLimitExceeded
 from pydantic_core import to_jsonable_python
 
-from canvas import Call, Cancelled, CompensationFailed, ConfigError, Join, Retry, Run, StepFailed, Unary, Waitable
+from canvas import Call, Cancelled, CompensationFailed, ConfigError, Join, Retry, Run, Unary, Waitable
 from canvas.outcomes import Decision
 from canvas.payload import compact
 from canvas.waitables import Part, Recipe
 from saga.log import Begin, EntryState, Move
+from saga.rollback import Rollback
 from saga.strategy import Strategy
 from saga.undo import Undo
 from saga.writing import write_log
@@ -287,77 +288,10 @@ class Compensated(Join[R]):
         return value
 
 
-class Rollback(Join[None]):
-    """Undoes what a saga has entered: first waits for what still runs, then one undo after the other."""
-
-    def __init__(self, saga: Saga, strategy: Strategy) -> None:
-        super().__init__(_settle_recipe())
-        self._saga, self._strategy = saga, strategy
-
-    def limited(self, recipe: Recipe) -> Join[None]:  # noqa: ARG002
-        raise ConfigError("a rollback has no time limit, half of it would be worse: give its undos @step(timeout_s=)")
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        saga, run = self._saga, self._saga.run_
-        entries = saga.take()
-        if not entries:
-            return
-        late: Mapping[str, str] = yield Join(_settle_recipe())
-        gave_up: list[str] = []
-        for at, entry in enumerate(entries):
-            error = yield from self._undo(entry, late)
-            if error is None:
-                continue
-            run.undo_failed = True
-            gave_up.append(f"{entry.label}: {error}")
-            if self._strategy is not Strategy.BEST_EFFORT:
-                left = len(entries) - at - 1
-                raise CompensationFailed(f"saga {saga.name}: {entry.label} gave up, {left} more not undone: {error}")
-
-    def _undo(self, entry: Entry, late: Mapping[str, str]) -> Generator[Any, Any, StepFailed | None]:
-        """Undo one entry, if it is to be. Gives the error if the undo gave up."""
-        saga = self._saga
-        outcome = self._outcome(entry, late)
-        if outcome is None or not self._strategy.undoes(outcome):
-            saga.log_undo(entry, EntryState.SKIPPED)
-            return None
-        saga.log_undo(entry, EntryState.UNDOING)
-        value = outcome[1:] if outcome[0] == "v" else None
-        undoes = f"{saga.run_.id}/{entry.place}" if entry.place else None
-        call = entry.undo.call(value, label=entry.label, retry=saga.retry, undoes=undoes)
-        try:
-            yield Join(replace(call.recipe(), kind="undo", undo=True, state="compensating"))
-        except StepFailed as error:
-            saga.log_undo(entry, EntryState.UNDO_FAILED, str(error))
-            return error
-        saga.run_.undone += 1
-        saga.log_undo(entry, EntryState.UNDONE)
-        return None
-
-    def _outcome(self, entry: Entry, late: Mapping[str, str]) -> str | None:
-        """What is known of an action; None if there is nothing to undo (any more)."""
-        if not entry.place:
-            return entry.outcome or "u"
-        if entry.outcome:
-            # It timed out, and went on: its value is better than none.
-            return late.get(entry.place, entry.outcome) if entry.outcome[0] == "t" else entry.outcome
-        if f"{entry.place}u" in late:
-            # It succeeded after its join was decided and was undone at once.
-            undone = late[f"{entry.place}u"][0] == "v"
-            self._saga.run_.undone += undone
-            self._saga.run_.undo_failed |= not undone
-            return None
-        return late.get(entry.place)
-
-
 def _recipe_of(action: Waitable[Any]) -> Recipe:
     if isinstance(action, Compensated | Rollback):
         raise ConfigError(f"{action!r} has its undo already: a saga takes calls and joins")
     return action.recipe()
-
-
-def _settle_recipe() -> Recipe:
-    return Recipe("settle", "settled", (), lambda decision: decision.late, undo=True, state="compensating")
 
 
 def _came_of(entry: Entry) -> Move:
