@@ -87,7 +87,12 @@ class Engine:
     def publish(self, run_id: str, parts: Iterable[Publishable], workflow: str | None = None) -> None:
         """Send parts that the store says may start now."""
         rows = [(part.ref, self._message(part)) for part in parts]
-        name = workflow or cast("str", self.store.redis.hget(self.store.keys.run(run_id), "workflow") or "")
+        try:
+            name = workflow or cast("str", self.store.redis.hget(self.store.keys.run(run_id), "workflow") or "")
+        except RedisError as error:
+            # Not raised: what called this has recorded its outcome, and Celery would take it for a failure.
+            logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
+            return
         self.send(run_id, rows, name)
 
     def _message(self, part: Publishable) -> dict[str, Any]:
