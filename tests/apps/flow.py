@@ -278,7 +278,8 @@ async def undone(run: Run) -> None:
         await (
             saga.safe_step("c")
             .with_compensation(undo, "unknown")
-            .execute(fan_out_fail(slow.s(0.3, "c"), fail.s("c failed")))
+            # Later: the sibling is to run by then, not to wait on its queue.
+            .execute(fan_out_fail(slow.s(1.2, "c"), fail.s("c failed").after(0.6)))
         )
 
 
