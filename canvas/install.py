@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from canvas import engine as engines
+from canvas.prefetch import Prefetch
 from canvas.pulse import Pulse
 from status import here
 from status.errors import ConfigError
@@ -22,7 +23,7 @@ REFUSED_TRANSPORT = ("retry_on_timeout", "retry", "retry_on_error")
 
 
 def install(app: Celery, *, redis_url: str | None = None) -> None:
-    """Let an app run workflows: result backend, bootstep and safe transport options.
+    """Let an app run workflows: result backend, bootsteps and safe transport options.
 
     Call it once, where the app is made. Settings are looked at when the app's own are loaded. An app that names
     no broker gets the same Redis for it.
@@ -38,6 +39,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     here.use(redis_url)
     here.cancel_with(lambda run_id, reason: engines.of(app).cancel(run_id, reason))
     app.steps["worker"].add(Pulse)
+    app.steps["consumer"].add(Prefetch)
 
     def configure(**_: Any) -> None:
         _settle(app, redis_url or places().redis_url)

@@ -1,7 +1,10 @@
 """Kombu's Redis transport, with less work for each message. On the wire it is the same.
 
-Three things differ:
+Five things differ:
 
+- Where a queue has a backlog, celeriac's messages are taken several at a time, and fetched when several can be
+  taken. Others come one by one, as kombu takes them.
+- Sockets are made known to the event loop when they are new, not at each of its rounds.
 - One Redis client is kept for a channel. Kombu makes a new one, about 120 µs, for each append and each ack.
 - The broker takes no note of a message of celeriac's that a worker has in hand. Kombu writes it to `unacked`
   and erases it again, two transactions a message, so that it comes back if the worker dies. A step that is lost
@@ -13,16 +16,34 @@ Three things differ:
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
+from importlib.resources import files
+from queue import Empty
+from time import monotonic, time
 from typing import Any, cast
 from uuid import uuid4
 
 from hiredis import pack_command
 from kombu.exceptions import OperationalError
 from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+
+logger = logging.getLogger("celeriac")
 
 #: The header that marks a message as one the store knows of.
 MARK = "celeriac_published_ms"
+
+#: A message that is older than this when it comes has waited behind others.
+BEHIND_MS = 5
+
+#: Messages in one fetch.
+FETCH_AT_MOST = 16
+
+#: Sent as text each time: 500 bytes on loopback cost less than a round trip to load it anew after a failover.
+TAKE = re.sub(r"^ *--.*\n", "", (files("canvas") / "take.lua").read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 class QoS(redis.QoS):
@@ -32,9 +53,24 @@ class QoS(redis.QoS):
         super().__init__(*args, **kwargs)
         self._known: set[str] = set()
 
+    @property
+    def free(self) -> int:
+        """How many more messages may be in hand."""
+        if not self.prefetch_count:
+            return FETCH_AT_MOST
+        return self.prefetch_count - (len(cast("Any", self._delivered)) - len(cast("Any", self._dirty)))
+
+    def can_consume(self) -> bool:
+        """Whether to fetch; behind a backlog, only when that is worth a round trip."""
+        channel = cast("Any", self.channel)
+        return self.free >= (channel.fetch_from() if channel.is_behind else 1)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """A message has come."""
-        if MARK in (message.headers or ()):
+        sent_ms = (message.headers or {}).get(MARK)
+        if sent_ms is not None:
+            if time() * 1000 - sent_ms > BEHIND_MS:
+                cast("Any", self.channel).is_behind = True
             self._known.add(delivery_tag)
             virtual.QoS.append(self, message, delivery_tag)
         else:
@@ -158,11 +194,72 @@ _Channel: Any = redis.Channel
 
 
 class Channel(_Channel):  # type: ignore[misc]
-    """Keeps its client."""
+    """Keeps its client, and takes several messages at a time where there are several."""
 
     QoS = QoS
     _kept: Any = None
     _for_batches: tuple[int, Any] | None = None
+
+    #: Whether the queues had messages waiting when they were last looked at.
+    is_behind = False
+    #: How many steps the worker runs at once; 0: not known (see `canvas.prefetch`).
+    processes = 0
+    _takes = False
+
+    def fetch_from(self) -> int:
+        """How many messages must be wanted for a fetch behind a backlog: one more stays in hand for each process."""
+        if not self.processes:
+            return 1
+        spare: int = self.qos.prefetch_count - 2 * self.processes
+        return min(max(1, spare), FETCH_AT_MOST)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        self._takes = self.is_behind and not self.global_keyprefix
+        if not self._takes:
+            super()._brpop_start(timeout)
+            return
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        lists = [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        self._in_poll.send_command("EVAL", TAKE, len(lists), *lists, min(self.qos.free, FETCH_AT_MOST))
+
+    def _brpop_read(self, **options: Any) -> Any:
+        if not self._takes:
+            return super()._brpop_read(**options)
+        try:
+            try:
+                taken = self.client.parse_response(self.client.connection, "EVAL", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()
+                raise
+            if not taken:
+                self.is_behind = False
+                raise Empty
+            self._deliver_all(*taken)
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _deliver_all(self, name: Any, *taken: Any) -> None:
+        queue = bytes_to_str(name).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        left = list(taken)
+        try:
+            while left:
+                self.connection._deliver(loads(bytes_to_str(left.pop(0))), queue)  # noqa: SLF001  # as kombu's own does
+        finally:
+            if left:  # the worker stops, or its connection broke
+                self._give_back(name, left)
+
+    def _give_back(self, name: Any, texts: list[Any]) -> None:
+        try:
+            self._create_client().rpush(name, *reversed(texts))
+        except self.connection_errors as error:
+            logger.warning("%d message(s) not put back, the sweep will send them again: %s", len(texts), error)
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -200,3 +297,25 @@ class Transport(redis.Transport):
     """Set `broker_transport = "canvas.transport:Transport"`; `canvas.install` does."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As kombu does, with less to do at each round of the loop."""
+        super().register_with_event_loop(connection, _Registered(loop))
+
+
+class _Registered:
+    """An event loop to which nothing is said twice.
+
+    Kombu adds the reader of each of its sockets at each round, two system calls a socket.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+
+    def add_reader(self, fd: int, callback: Any, *args: Any) -> None:
+        """Have `callback` called when there is something to read."""
+        if self._loop.readers.get(fd) != (callback, args):
+            self._loop.add_reader(fd, callback, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)

@@ -51,6 +51,10 @@ class Keys:
         """Stream of what happened, capped at about 1,000."""
         return self.of_run(run_id)[4]
 
+    def end(self, run_id: str) -> str:
+        """Stream with one entry, for a minute after the run has ended: what `result()` waits for."""
+        return self.events(run_id) + ":end"
+
     def late(self, run_id: str) -> str:
         """Hash: `await.part` -> an outcome that came after its join was decided."""
         return self.of_run(run_id)[5]

@@ -123,28 +123,18 @@ class Reader:
             TimedOut: `timeout_s` is over and the run is not.
         """
         end = None if timeout_s is None else monotonic() + timeout_s
-        stream, at = self.keys.events(run_id), ""
+        # From the start of the stream: the run may end between the look at its state and the one at this.
+        at = "0-0"
         while True:
             found = self.result(run_id)
             if found[0] in FINAL:
                 return found
-            if not at:
-                # First where the stream ends, then the state once more: what ends the run in between is read below.
-                last = cast("list[tuple[str, Any]]", self.redis.xrevrange(stream, count=1))
-                at = last[0][0] if last else "0-0"
-                continue
             left_ms = BLOCK_MS if end is None else int((end - monotonic()) * 1000)
             if left_ms <= 0:
                 raise TimedOut(f"run {run_id} had not ended after {timeout_s} s; it goes on")
-            self._until_final(stream, at, monotonic() + min(left_ms, BLOCK_MS) / 1000)
-
-    def _until_final(self, stream: str, at: str, end: float) -> None:
-        while (left_ms := int((end - monotonic()) * 1000)) > 0:
-            answer = self.redis.xread(cast("Any", {stream: at}), block=left_ms)
+            answer = self.redis.xread({self.keys.end(run_id): at}, block=min(left_ms, BLOCK_MS))
             for _, rows in rows_of(answer):
-                at = rows[-1][0]
-                if rows[-1][1]["k"].removeprefix("run.") in FINAL:
-                    return
+                at = rows[-1][0]  # of a former end, if the run goes on after all
 
     def watch(self, run_id: str, timeout_s: float | None = None) -> Iterator[Event]:
         """Events from the first, then as they happen; ends with the run.

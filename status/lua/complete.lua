@@ -30,6 +30,9 @@ if f[6] then drop_timer('run', '', '', '') end
 event('run.' .. ARGV[3], '', ARGV[5])
 
 local keep_ms = tonumber(f[5])
+-- For those who wait for the end alone: a stream of one entry, and not for long, since who comes later reads the state.
+redis.call('XADD', EVENTS .. ':end', '*', 'k', ARGV[3])
+redis.call('PEXPIRE', EVENTS .. ':end', int(math.min(keep_ms, 60000)))
 for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE }) do redis.call('PEXPIRE', key, int(keep_ms)) end
 -- A join that still has a claim goes when the claim does; this is for a claim that nobody gives back.
 if tonumber(redis.call('HGET', RUN, 'loose') or '0') > 0 then

@@ -1,0 +1,21 @@
+"""Tells the transport how many steps a worker runs at once, so that it may fetch the next ones together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+
+from canvas import transport
+
+
+class Prefetch(bootsteps.StartStopStep):
+    """A bootstep of the worker's consumer; after a reconnect it is started again, with another channel."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """The consumer has its channel."""
+        channel = consumer.task_consumer.channel
+        if isinstance(channel, transport.Channel):
+            channel.processes = consumer.pool.num_processes
