@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import traceback as tb
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic_core import from_json
 
 from status.errors import Cancelled, ErrorInfo, StepFailed, StepTimeout, qualified_name
 from status.models import error_from_json, error_to_json
@@ -76,11 +77,11 @@ class Decision:
         text = journal.get(str(n))
         if text is None:
             return None
-        entry = json.loads(text)
+        entry = from_json(text)
         order = journal.get(f"{n}:order", "")
         late_text = journal.get(f"{n}.late")
         # Lua writes an empty list as {}.
-        late = (json.loads(late_text) or []) if late_text else []
+        late = (from_json(late_text) or []) if late_text else []
         return cls(
             verdict=entry["v"],
             index=str(entry["i"]),

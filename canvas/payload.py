@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, get_type_hints
@@ -13,6 +12,9 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from status.errors import ConfigError, PayloadError
+
+#: Values of these types are JSON as they stand; of texts, those without half a surrogate pair.
+PLAIN = (bool, int, str)
 
 
 class Adapter:
@@ -25,6 +27,7 @@ class Adapter:
 
     def __init__(self, annotation: Any, what: str) -> None:
         self.what = what
+        self._plain = annotation if annotation in PLAIN else None
         try:
             self._adapter: TypeAdapter[Any] = _adapter(annotation)
         except (PydanticUserError, PydanticUndefinedAnnotation) as error:
@@ -36,6 +39,9 @@ class Adapter:
 
     def jsonable(self, value: Any) -> Any:
         """The value as plain lists, dicts, strings and numbers."""
+        # Looked at first, since a workflow makes its calls anew at each replay.
+        if type(value) is self._plain and (self._plain is not str or value.isascii()):
+            return value
         # By way of the text: what can't be text (half a surrogate pair, NaN) must be refused here, not in a turn.
         return from_json(self._bytes(value))
 
@@ -201,7 +207,7 @@ def _jsonable(value: Any) -> Any:
 
 def compact(value: Any) -> str:
     """JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return to_json(value, inf_nan_mode="constants").decode()
 
 
 def _short(value: Any, limit: int = 80) -> str:

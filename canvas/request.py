@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+from secrets import token_hex
 from typing import Any, cast
-from uuid import uuid4
 
 from celery.worker.request import Request
 from redis.exceptions import RedisError
@@ -23,7 +23,7 @@ class StepRequest(Request):
         super().__init__(*args, **kwargs)
         self.celeriac_ref = PartRef.parse(self.id)
         # Made here and not in the child, so that parent and child know the same claim by it.
-        self.celeriac_token = uuid4().hex
+        self.celeriac_token = token_hex(16)
         self.request_dict["celeriac_token"] = self.celeriac_token
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ class StepRequest(Request):
         engine = engines.of(cast("Any", self)._app)  # noqa: SLF001  # our own base's
         outcome = encode_unknown(unknown_outcome())
         try:
-            ending = engine.store.release(ref, token=self.celeriac_token, call_token=uuid4().hex, outcome=outcome)
+            ending = engine.store.release(ref, token=self.celeriac_token, call_token=token_hex(16), outcome=outcome)
             if engine.go_on(ref.run_id, ending):
                 engine.send_turn_of(ref.run_id)
         except RedisError as error:

@@ -15,21 +15,21 @@ Five things differ:
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from importlib.resources import files
 from queue import Empty
+from secrets import token_hex
 from time import monotonic, time
 from typing import Any, cast
-from uuid import uuid4
 
 from hiredis import pack_command
 from kombu.exceptions import OperationalError
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from pydantic_core import to_json
 
 logger = logging.getLogger("celeriac")
 
@@ -113,7 +113,7 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
     def __init__(self, channel: Any, max_size: int) -> None:
         self.channel = channel
         self.max_size = max_size
-        self._lists: dict[str, list[str]] = {}
+        self._lists: dict[str, list[str | bytes]] = {}
         self._others: list[tuple[Any, ...]] = []
         self._size = 0
 
@@ -135,7 +135,7 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
             "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": channel.default_priority,
             "body_encoding": encoding,
-            "delivery_tag": uuid4().hex,
+            "delivery_tag": token_hex(16),
             **properties,
         }
         message = {
@@ -146,7 +146,7 @@ class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing 
             "properties": own,
         }
         key = channel._q_for_pri(queue, channel._get_message_priority(message))  # noqa: SLF001  # our own base's
-        self.add("lpush", key, json.dumps(message, separators=(",", ":")))
+        self.add("lpush", key, to_json(message))
 
     def add(self, name: str, *args: Any) -> None:
         """Keep one command; the channel calls it."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never
-from uuid import uuid4
 
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
@@ -108,7 +108,7 @@ def seen_of(record: RunRecord) -> str:
 
 def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     run.write_ahead()
-    nonce = uuid4().hex[:12]
+    nonce = token_hex(6)
     recipe = asks.recipe
     opening = engine.store.open_join(
         record.run_id,
@@ -169,7 +169,7 @@ def _end(
     answer = engine.store.complete(
         record.run_id,
         seen=seen_of(record),
-        token=uuid4().hex,
+        token=token_hex(16),
         state=state,
         result=result,
         error=error_to_json(error) if error else "",

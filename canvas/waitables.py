@@ -149,6 +149,8 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Kind and step names; runs of one name are counted, so that a thousand of them stay short."""
+        if len(self.parts) == 1:
+            return f"{self.kind}({self.parts[0].task_name})"
         names = []
         for name, same in groupby(part.task_name for part in self.parts):
             number = len(list(same))
