@@ -65,6 +65,8 @@ def test_a_worker_that_cannot_start_says_why(worker):
 def test_killed_valkey_comes_back_with_its_data(valkey):
     with valkey.client() as client:
         client.set("order", "paid")
+        # While its disk is busy the server holds writes back for up to 2 s.
+        wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0, "it is written to the file")
 
     valkey.kill()
     valkey.start()
