@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import uuid4
@@ -16,7 +16,7 @@ from canvas.publisher import Publisher
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
-from status.records import Ending, PartRef, Publishable, RunRecord
+from status.records import Claim, Ending, PartRef, Publishable, RunRecord
 from status.store import Store
 
 if TYPE_CHECKING:
@@ -145,6 +145,11 @@ class Engine:
         if self.go_on(run_id, ending):
             self.send_turn_of(run_id)
         return ending
+
+    def wake(self, run_id: str, stop: Sequence[Claim]) -> None:
+        """Stop these claims, and let the run's workers know that it may owe a turn."""
+        send_stop(self.app, stop)
+        self.send_turn_of(run_id)
 
 
 def of(app: Celery) -> Engine:

@@ -38,6 +38,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
         raise ConfigError(f"redis_url must start with redis:// or rediss://, got {redis_url!r}")
     here.use(redis_url)
     here.cancel_with(lambda run_id, reason: engines.of(app).cancel(run_id, reason))
+    here.wake_with(lambda run_id, stop: engines.of(app).wake(run_id, stop))
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)
 

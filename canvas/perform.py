@@ -63,7 +63,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     current = CurrentStep(
         run_id=ref.run_id,
         step_id=ref.step_id,
-        idempotency_key=ref.step_id,
+        idempotency_key=ref.idempotency_key,
         attempt=ref.attempt,
         deadline=datetime.fromtimestamp(grant.deadline_ms / 1000, UTC) if grant.deadline_ms else None,
         undoes=request.get("celeriac_undoes"),

@@ -13,7 +13,7 @@ from canvas.outcomes import Decision
 from canvas.payload import compact
 from canvas.waitables import Part, Sleep
 from status.errors import ConfigError
-from status.records import News, Remark
+from status.records import FIRST_GENERATION, Generations, News, Remark, key_of_part
 
 logger = logging.getLogger("celeriac.run")
 
@@ -50,11 +50,19 @@ class Run:
         log: Logs with the run's id, once.
     """
 
-    def __init__(self, run_id: str, workflow: str, submitted_ms: int, deadline_ms: int = 0) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        workflow: str,
+        submitted_ms: int,
+        deadline_ms: int = 0,
+        generations: Generations = FIRST_GENERATION,
+    ) -> None:
         self.id = run_id
         self.workflow = workflow
         self.deadline = datetime.fromtimestamp(deadline_ms / 1000, UTC) if deadline_ms else None
         self.log = RunLog(self)
+        self.generations = generations
         self._now_ms = submitted_ms
         self._random = Random(run_id)  # noqa: S311  # reproducible is the point
         self._ids = Random(f"{run_id}/uuid")  # noqa: S311
@@ -133,6 +141,10 @@ class Run:
     def fresh(self) -> bool:
         """Whether what is said now has not been recorded before."""
         return self._live and not self.replaying
+
+    def key_of(self, place: str) -> str:
+        """The idempotency key of the part at `await.part`."""
+        return key_of_part(self.id, place, self.generations.of_part(place))
 
     def remark(self, kind: str, name: str, detail: str = "") -> None:
         """Let an event travel with whatever this turn records."""

@@ -14,7 +14,7 @@ from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatc
 from canvas.run import Run
 from status.errors import ErrorInfo, PayloadError
 from status.models import error_to_json
-from status.records import Opening, PartRef, RunRecord
+from status.records import Opening, PartRef, RunRecord, nonce_of
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
 
 def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> tuple[Run, Move]:
     fields = record.fields
-    run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), int(fields.get("deadline_ms") or 0))
+    deadline_ms = int(fields.get("deadline_ms") or 0)
+    run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), deadline_ms, record.generations)
     try:
         args, kwargs = workflow.read_input(fields["input"])
     except PayloadError as error:
@@ -98,7 +99,9 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
 
 
 def seen_of(record: RunRecord) -> str:
-    """The nonce of the last await in the journal, or ''."""
+    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began."""
+    if "#" in record.fields["seen"]:
+        return record.fields["seen"]
     awaits = [int(field) for field in record.journal if field.isdigit()]
     if not awaits:
         return ""
@@ -108,7 +111,7 @@ def seen_of(record: RunRecord) -> str:
 
 def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     run.write_ahead()
-    nonce = token_hex(6)
+    nonce = nonce_of(run.generations.of_await(asks.n))
     recipe = asks.recipe
     opening = engine.store.open_join(
         record.run_id,
@@ -128,7 +131,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         case "opened":
             run.let_out()
             at_once = [str(p) for p, part in enumerate(asks.parts) if part.kind == "step" and not part.delay_ms]
-            _send(engine, record, asks, opening, dict.fromkeys(at_once, 1))
+            _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(at_once, 1))
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":

@@ -24,5 +24,5 @@ def undo_message(spec: dict[str, Any], ref: PartRef, outcome: str) -> dict[str, 
     if undo.pop("takes_value", False):
         value = json.loads(outcome[1:]) if outcome[:1] == "v" else None
         undo["args"] = [value, *undo.get("args", [])]
-    undo["undoes"] = ref._replace(p=ref.p.rstrip("u")).step_id
+    undo["undoes"] = ref._replace(p=ref.p.rstrip("u")).idempotency_key
     return undo

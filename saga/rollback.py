@@ -54,7 +54,7 @@ class Rollback(Join[None]):
             return None
         saga.log_undo(entry, EntryState.UNDOING)
         value = outcome[1:] if outcome[0] == "v" else None
-        undoes = f"{saga.run_.id}/{entry.place}" if entry.place else None
+        undoes = saga.run_.key_of(entry.place) if entry.place else None
         call = entry.undo.call(value, label=entry.label, retry=saga.retry, undoes=undoes)
         try:
             yield Join(replace(call.recipe(), kind="undo", undo=True, state="compensating"))

@@ -157,13 +157,18 @@ class Saga:
     def _enter(self, name: str, undo: Undo, place: str = "") -> Entry:
         seq = self.run_.entered
         self.run_.entered += 1
-        entry = Entry(f"{self.run_.id}#{seq}", name, undo, place)
+        entry = Entry(self._key(seq), name, undo, place)
         if not self.run_.live:
             return entry
         self._entries.append(entry)
         if self.run_.fresh:
             self._log(self._begin(entry, seq))
         return entry
+
+    def _key(self, seq: int) -> str:
+        # A retry of the run makes the same entry anew: what the log says of the one before stays true.
+        generation = self.run_.generations.of_await(self.run_.next_await)
+        return f"{self.run_.id}~{generation}#{seq}" if generation else f"{self.run_.id}#{seq}"
 
     def _begin(self, entry: Entry, seq: int) -> Begin:
         return Begin(

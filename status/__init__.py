@@ -1,6 +1,6 @@
 """Remembers: every run, its journal and its steps, in Redis; and tells of them."""
 
-from status.api import cancel, get_status, history, list_runs, watch
+from status.api import cancel, get_status, history, list_runs, retry, watch
 from status.errors import ErrorInfo
 from status.models import Event, Page, RunStatus, StepStatus
 from status.states import State
@@ -16,5 +16,6 @@ __all__ = [
     "get_status",
     "history",
     "list_runs",
+    "retry",
     "watch",
 ]

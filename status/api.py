@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from uuid import uuid4
 
-from status import here
+from status import here, operating
 from status.models import Event, Page, RunStatus
 from status.states import State
 
@@ -49,17 +49,42 @@ def history(run_id: str) -> tuple[Event, ...]:
     return here.reader().history(run_id)
 
 
-def cancel(run_id: str, reason: str = "") -> None:
+def cancel(run_id: str, reason: str = "", *, abandon: bool = False) -> None:
     """Ask a run to stop: `Cancelled` is thrown, once, at its pending await. A run that has ended stays as it is.
+
+    A run that is parked, as the code does not fit it, notes the cancel and answers it once the code fits.
 
     A process that knows a Celery app tells the workers at once; any other leaves that to their sweep, which
     takes a few seconds.
 
+    Args:
+        abandon: End it as it stands: its workflow is not asked, and nothing is undone. It is `cancelled`, or
+            `compensation_failed` if it has entered anything in a saga, which is then owed.
+
     Raises:
         RunNotFound: No run has that id.
+        ConfigError: `abandon` in a process that knows no app, and so no sagas.
     """
+    if abandon:
+        owed = operating.owed_of(run_id)
+        here.wake(run_id, operating.abandon(here.store(), run_id, reason, owed).stop)
+        return
     by_app = here.canceller()
     if by_app is not None:
         by_app(run_id, reason)
     else:
         here.store().cancel(run_id, reason, token=uuid4().hex)
+
+
+def retry(run_id: str) -> None:
+    """Take a run that failed, timed out or was cancelled up again, from the step that failed.
+
+    What had succeeded stays as it is, the failed step's siblings included. Its time limit begins anew. A run that is
+    parked looks at once whether the code fits now.
+
+    Raises:
+        RunNotFound: No run has that id.
+        RetryRefused: It goes on, did not fail, has begun to undo, or some of its stopped steps still run.
+    """
+    operating.retry(here.store(), run_id)
+    here.wake(run_id)

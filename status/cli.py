@@ -146,11 +146,16 @@ def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
 @runs.command(cls=PlainCommand)
 @click.argument("run_id", metavar="ID")
 @click.option("--reason", metavar="TEXT", default="", help="Kept in the run's history and error.")
-def cancel(*, run_id: str, reason: str) -> None:
+@click.option("--abandon", is_flag=True, help="End it as it stands: its workflow is not asked, nothing is undone.")
+@click.pass_context
+def cancel(ctx: click.Context, *, run_id: str, reason: str, abandon: bool) -> None:
     """Ask a run to stop. What it has done is undone, if it says how.
+
+    A run that is parked stops once the code fits it again; --abandon ends it now.
 
     \b
     celery -A tasks runs cancel order-7 --reason "the customer called"
+    celery -A tasks runs cancel order-7 --abandon
     """
     before = api.get_status(_checked(run_id))
     if before.state is State.CANCELLED:
@@ -158,8 +163,27 @@ def cancel(*, run_id: str, reason: str) -> None:
         return
     if before.finished:
         raise Refused(f"run {run_id} has ended already, it is {before.state}: there is nothing to cancel")
+    if abandon:
+        ctx.obj.app.loader.import_default_modules()  # what it owes, its sagas know
+        api.cancel(run_id, reason, abandon=True)
+        click.echo(f"{run_id} is abandoned, it is {api.get_status(run_id).state}")
+        return
     api.cancel(run_id, reason)
     click.echo(f"{run_id} is asked to stop; see how: runs watch {run_id}")
+    if before.error is not None:
+        click.echo(f"it is parked and stops once the code fits; to end it now: runs cancel {run_id} --abandon")
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("run_id", metavar="ID")
+def retry(*, run_id: str) -> None:
+    """Take a run that failed up again, from the step that failed. A parked run looks again at its code.
+
+    \b
+    celery -A tasks runs retry order-7
+    """
+    api.retry(_checked(run_id))
+    click.echo(f"{run_id} goes on; see how: runs watch {run_id}")
 
 
 def _checked(run_id: str) -> str:

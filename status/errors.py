@@ -17,6 +17,7 @@ OrchestrationError
 │   └── RunCancelled       ... because it was cancelled
 ├── RunConflict            the run id is taken by a run with other arguments
 ├── RunNotFound            no run has that id (also a LookupError)
+├── RetryRefused           `retry` of a run that did not fail, or whose undos have begun
 ├── CompensationFailed     an undo gave up
 └── StoreUnavailable       Redis did not answer
 
@@ -199,6 +200,10 @@ class RunNotFound(OrchestrationError, LookupError):  # noqa: N818
 
     def __reduce__(self) -> tuple[type[RunNotFound], tuple[str]]:
         return type(self), (self.run_id,)
+
+
+class RetryRefused(OrchestrationError):  # noqa: N818
+    """A run can't be taken up again: it goes on, did not fail, or has begun to undo what it did."""
 
 
 class CompensationFailed(OrchestrationError):  # noqa: N818

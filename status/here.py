@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from redis import Redis
@@ -14,6 +14,7 @@ from redis.retry import Retry
 from status.errors import StoreUnavailable
 from status.places import places, without_password
 from status.reading import Reader
+from status.records import Claim
 from status.settings import Settings
 from status.store import Store
 
@@ -29,6 +30,10 @@ RETRIES = 6
 _lock = threading.Lock()
 _url: str | None = None
 _cancel: Callable[[str, str], object] | None = None
+_wake: Callable[[str, Sequence[Claim]], object] | None = None
+
+#: Each is asked what a run has entered and nobody has undone; sagas register themselves.
+owed: list[Callable[[str], Sequence[str]]] = []
 
 
 def use(redis_url: str | None) -> None:
@@ -47,6 +52,23 @@ def cancel_with(cancel: Callable[[str, str], object]) -> None:
     global _cancel  # noqa: PLW0603
     with _lock:
         _cancel = cancel
+
+
+def wake_with(wake: Callable[[str, Sequence[Claim]], object]) -> None:
+    """Say how this process lets workers know that a run owes a turn, and that claims are to be stopped.
+
+    Args:
+        wake: Called with run id and claims.
+    """
+    global _wake  # noqa: PLW0603
+    with _lock:
+        _wake = wake
+
+
+def wake(run_id: str, stop: Sequence[Claim] = ()) -> None:
+    """Let workers know of a run at once; without an app, their sweep finds it in a few seconds."""
+    if _wake is not None:
+        _wake(run_id, stop)
 
 
 def canceller() -> Callable[[str, str], object] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
 from status.errors import ConfigError
@@ -24,6 +25,17 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
+def key_of_part(run_id: str, place: str, generation: int) -> str:
+    """The idempotency key of a part: `order-7/2.1`; once its run was retried, `order-7~1/2.1`."""
+    return f"{run_id}~{generation}/{place}" if generation else f"{run_id}/{place}"
+
+
+def nonce_of(generation: int) -> str:
+    """A nonce for a join that is opened in this generation of its run; it tells the generation."""
+    made = token_hex(6)
+    return f"{made}g{generation}" if generation else made
+
+
 class PartRef(NamedTuple):
     """One attempt of one part of one life of a join."""
 
@@ -37,6 +49,11 @@ class PartRef(NamedTuple):
     def step_id(self) -> str:
         """What people see: `order-7/2.1`."""
         return f"{self.run_id}/{self.n}.{self.p}"
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of the part in one generation of its run."""
+        return key_of_part(self.run_id, f"{self.n}.{self.p}", int(self.nonce.partition("g")[2] or 0))
 
     @property
     def message_id(self) -> str:
@@ -58,6 +75,11 @@ class Claim(NamedTuple):
     token: str
     where: str  #: the worker's node name
     interruptible: bool
+
+
+def claims_of(flat: Sequence[str]) -> tuple[Claim, ...]:
+    """What `loose_claims` of a script gives."""
+    return tuple(Claim(token, where, interruptible == "1") for _part, token, where, interruptible in pairs(flat, 4))
 
 
 class Publishable(NamedTuple):
@@ -198,6 +220,42 @@ class RunRecord:
     def workflow(self) -> str:
         """The name of its workflow."""
         return self.fields["workflow"]
+
+    @property
+    def generations(self) -> Generations:
+        """Which generation of the run each of its awaits belongs to."""
+        return Generations.of(self.fields) if "gens" in self.fields else FIRST_GENERATION
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """A run that was retried: each retry begins a generation with the await that had failed.
+
+    Attributes:
+        starts: The awaits that generations 1, 2, ... began with.
+        kept: `await.part` -> the generation of a part that had succeeded in an await that was taken up again.
+    """
+
+    starts: tuple[int, ...] = ()
+    kept: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> Generations:
+        """Read the run hash."""
+        starts = tuple(int(start) for start in fields.get("gens", "").split(",") if start)
+        pairs_of = (one.rpartition("=") for one in fields.get("kept", "").split())
+        return cls(starts, {place: int(generation) for place, _, generation in pairs_of})
+
+    def of_await(self, n: int) -> int:
+        """The generation of await `n`; 0 is the first."""
+        return max((at for at, start in enumerate(self.starts, 1) if start <= n), default=0)
+
+    def of_part(self, place: str) -> int:
+        """The generation of the part at `await.part`."""
+        return self.kept.get(place, self.of_await(int(place.partition(".")[0])))
+
+
+FIRST_GENERATION = Generations()
 
 
 class Timer(NamedTuple):

@@ -18,18 +18,20 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
+        "abandon", "retry",
     }
 )  # fmt: skip
+
+#: What some of them share beside the prelude.
+ALSO = {"complete": "_end", "abandon": "_end"}
 
 
 @cache
 def source(name: str) -> str:
     """The text of a transition, prelude included."""
     folder = files("status") / "lua"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    if name in RUN_SCRIPTS:
-        return (folder / "_run.lua").read_text(encoding="utf-8") + text
-    return text
+    parts = ["_run", ALSO.get(name, ""), name] if name in RUN_SCRIPTS else [name]
+    return "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts if part)
 
 
 @cache

@@ -10,7 +10,6 @@ from redis import Redis
 from status.errors import ConfigError, RunConflict, RunNotFound
 from status.keys import Keys
 from status.records import (
-    Claim,
     DeadClaim,
     Ending,
     Grant,
@@ -25,16 +24,18 @@ from status.records import (
     RunRecord,
     Timer,
     check_run_id,
+    claims_of,
     pairs,
 )
 from status.scripts import Scripts
 from status.settings import Settings
+from status.store_operator import OperatorTransitions
 
 #: How long a worker that stopped sweeping keeps others from it. Three missed seconds.
 SWEEPER_LEASE_MS = 3000
 
 
-class Store:
+class Store(OperatorTransitions):
     """Runs, in Redis.
 
     Args:
@@ -131,7 +132,9 @@ class Store:
         answer = self._call("open_join", run_id, *args)
         if answer[0] == "exists":
             return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
-        return Opening(answer[0], nonce, found=answer[1] if answer[0] == "foreign" else "")
+        if answer[0] == "foreign":
+            return Opening("foreign", nonce, found=answer[1])
+        return Opening(answer[0], nonce, {p: int(attempt) for p, attempt in pairs(answer[1:], 2)})
 
     def complete(
         self,
@@ -162,7 +165,7 @@ class Store:
         if answer[0] == "gone":
             raise RunNotFound(run_id)
         stop = answer[1] if answer[0] == "decided" else []
-        return Ending(answer[0], self._claims(stop))
+        return Ending(answer[0], claims_of(stop))
 
     def park(self, run_id: str, *, seen: str, error: str, look_in_ticks: int = 10) -> bool:
         """Let the run wait for other code, with `error` (JSON) set."""
@@ -317,14 +320,10 @@ class Store:
         code, stop, part, *record = answer
         return Ending(
             code,
-            self._claims(stop),
+            claims_of(stop),
             tuple(self._publishable(run_id, n, part)),
             RunRecord(run_id, *map(_mapping, record)) if record else None,
         )
-
-    @staticmethod
-    def _claims(flat: Sequence[str]) -> tuple[Claim, ...]:
-        return tuple(Claim(token, where, interruptible == "1") for _part, token, where, interruptible in pairs(flat, 4))
 
     @staticmethod
     def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:

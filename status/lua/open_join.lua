@@ -12,9 +12,10 @@
 --         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
+--         {opened, p, attempt, ...}: taken up again after a retry of the run; publish these parts
 --         {foreign, fp}: another await is open, or was recorded, under this number
 --         {gone}: the run is not there or has ended
-local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error')
+local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error', 'again')
 if not state[1] or FINAL[state[1]] then return { 'gone' } end
 local n, nonce, fp = ARGV[1], ARGV[3], ARGV[4]
 local join = JOINS .. n
@@ -23,12 +24,9 @@ if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'move
 if state[2] ~= ARGV[2] then return { 'moved' } end
 if state[3] ~= '' and state[3] ~= n then return { 'moved' } end
 
-if state[3] == n then
-  local open = redis.call('HMGET', join, 'nonce', 'fp', 'size')
-  if open[1] == nonce then return { 'opened' } end
-  if open[2] ~= fp then return { 'foreign', open[2] } end
-  local waiting = { 'exists', open[1] }
-  for p = 0, tonumber(open[3]) - 1 do
+-- Adds part and attempt of each part that nobody has claimed and that waits for no timer.
+local function add_waiting(waiting, size)
+  for p = 0, size - 1 do
     local f = redis.call('HMGET', join, 'c' .. p, 'b' .. p, 'a' .. p)
     if not f[1] and not f[2] and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then
       waiting[#waiting + 1] = tostring(p)
@@ -36,6 +34,31 @@ if state[3] == n then
     end
   end
   return waiting
+end
+
+if state[3] == n then
+  local open = redis.call('HMGET', join, 'nonce', 'fp', 'size')
+  if open[1] == nonce then return { 'opened' } end
+  if open[2] ~= fp then return { 'foreign', open[2] } end
+  return add_waiting({ 'exists', open[1] }, tonumber(open[3]))
+end
+
+-- The await that a retry of the run begins with: its parts that had succeeded are not made again, if it still is
+-- what it was.
+local function take_up_again()
+  redis.call('HDEL', RUN, 'again')
+  local kept = {}
+  local same = state[7] == n .. '|' .. fp
+  for _, field in ipairs(redis.call('HKEYS', JOURNAL)) do
+    local m, p = string.match(field, '^(%d+)[.:](.*)$')
+    if m == n and same then
+      kept[p] = p ~= 'order' or nil
+    elseif m == n then
+      redis.call('HDEL', JOURNAL, field)
+      redis.call('HDEL', STEPS, field, field .. ':s')
+    end
+  end
+  return kept
 end
 
 local now, at = now_ms(), 10
@@ -96,12 +119,16 @@ local function put(list, key, value)
   list[#list + 1] = key
   list[#list + 1] = value
 end
+local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
 for p = 0, size - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
   put(fields, 's' .. p, ARGV[at + 6])
   if within_ms > 0 then put(fields, 'w' .. p, within_ms) end
-  if kind == 'sleep' or delay_ms > 0 then
+  if kept[tostring(p)] then
+    ok = ok + 1
+    first = ok == 1 and p or first
+  elseif kind == 'sleep' or delay_ms > 0 then
     put(fields, 'b' .. p, 1)
     set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
   else
@@ -112,4 +139,13 @@ for p = 0, size - 1 do
   at = at + 6
 end
 write()
-return { 'opened' }
+if not state[7] then return { 'opened' } end
+redis.call('HSET', join, 'ok', ok)
+-- What succeeded after the first decision may be all that was wanted.
+local need = tonumber(ARGV[6])
+local verdict, index = verdict_of(ARGV[5], size, need, need > 0 and math.min(ok, need) or ok, 0, first, ok > 0)
+if ok > 0 and verdict then
+  decide(n, verdict, index, nonce, now)
+  return { 'answered' }
+end
+return add_waiting({ 'opened' }, size)

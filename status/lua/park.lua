@@ -8,6 +8,7 @@ if not f[1] or FINAL[f[1]] or f[2] ~= ARGV[1] then return 0 end
 look_at(RUN_ID, tonumber(ARGV[3]))
 if f[3] == ARGV[2] then return 1 end
 redis.call('HSET', RUN, 'error', ARGV[2])
-set_state(f[1], 'suspended', now_ms())
+-- A cancel that is noted stays visible: it is answered once the code fits.
+if f[1] ~= 'cancelling' then set_state(f[1], 'suspended', now_ms()) end
 event('run.status', 'parked', ARGV[2])
 return 1

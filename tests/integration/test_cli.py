@@ -151,6 +151,30 @@ def test_a_run_that_waits_for_a_queue_without_workers_says_so_and_can_be_watched
     assert "rain" in runs("show", "bag").stdout
 
 
+def test_a_run_that_failed_is_retried_and_one_that_did_not_is_refused(worker, runs):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+    runs("submit", "trips.book", "-", "--wait", given=TRIPS)
+
+    again = runs("retry", "sunk")
+    here.reader().wait("sunk", timeout_s=20)
+    refused = runs("retry", "rome")
+
+    assert (again.exit_code, again.stdout) == (0, "sunk goes on; see how: runs watch sunk\n")
+    kinds = [event["kind"] for event in jsons(runs("show", "sunk", "--json"))[0]["history"]]
+    assert (kinds.count("step.failed"), kinds.count("operator.retry")) == (2, 1)
+    assert refused.exit_code == 2
+    assert "run rome is completed: nothing of it failed" in refused.stderr
+
+
+def test_a_run_that_nobody_can_take_further_is_abandoned(runs):
+    runs("submit", "trips.pack", "-", given='{"run_id": "bag", "args": ["Rome"]}')
+
+    abandoned = runs("cancel", "bag", "--reason", "rain", "--abandon")
+
+    assert (abandoned.exit_code, abandoned.stdout) == (0, "bag is abandoned, it is cancelled\n")
+    assert "abandoned: rain" in runs("show", "bag").stdout
+
+
 @pytest.mark.parametrize(("options", "shown"), [((), "bag  run.submitted"), (("--json",), '"kind": "run.submitted"')])
 def test_all_runs_are_watched_an_event_a_line_until_ctrl_c(runs, start, options, shown):
     watching = start("watch", *options)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from canvas import Cancelled, Run, StepFailed, step, workflow
-from canvas.engine import Engine
-from canvas.turn import take_turn
 from core import current_app
-from runs import Runs, refs
+from runs import refs, stops
 from saga import Saga
+from status import operating
 from status.models import error_from_json
+from turns import Turns
 
 path: list[str] = []
 
@@ -45,6 +45,12 @@ async def wavering(run: Run) -> int:
     return await (do.s() if path[-1] == "do" else other.s())
 
 
+@workflow(name="turns.two_ways")
+async def two_ways(run: Run) -> int:
+    await (do.s() if path[-1] == "two" else other.s())
+    return await other.s()
+
+
 @workflow(name="turns.endless")
 async def endless(run: Run) -> int:
     while True:
@@ -62,42 +68,6 @@ async def talks(run: Run) -> None:
         except (StepFailed, Cancelled):
             run.log.error("it went wrong", n=1)  # noqa: TRY400  # a log of ours
             raise
-
-
-class Turns(Runs):
-    """A run whose turns are taken here; what they send is in `sent`."""
-
-    def __init__(self, app: Any, client: Any) -> None:
-        super().__init__(client)
-        self.engine = Engine(app, self.store)
-        self.engine.publisher = self  # type: ignore[assignment]
-        self.sent: list[tuple[str, int]] = []
-
-    def steps(self, messages: Any, _workflow: str) -> None:
-        self.sent += [(ref.step_id, ref.attempt) for ref, _ in messages]
-
-    def turn(self, run_id: str, *_: Any, **__: Any) -> None:
-        self.sent.append((run_id, 0))
-
-    def begun(self, flow: Any) -> Turns:
-        """Submit a run of `flow` and take its first turn."""
-        self.store.submit(self.id, workflow=flow.name, input_json="[[],{}]", digest="d", token="t")  # noqa: S106
-        self.take()
-        return self
-
-    def take(self, record: Any = None) -> None:
-        take_turn(self.engine, self.id, record)
-
-    def end(self, n: int, *, good: bool = True) -> None:
-        """Let the one part of await `n` run and end."""
-        nonce = self.redis.hget(self.keys.join(self.id, n), "nonce")
-        assert self.begin(0, f"t{n}", n=n, nonce=nonce) == "granted"
-        assert self.finish("done" if good else "failed", 0, f"t{n}", n=n, nonce=nonce).code == "decided"
-
-    @property
-    def parked(self) -> Any:
-        assert self.state == "suspended"
-        return error_from_json(self.field("error") or "")
 
 
 @pytest.fixture
@@ -191,16 +161,65 @@ def test_cancel_between_decision_and_next_open_logs_once(run, caplog):
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="a parked run has no await that a cancel could answer: nothing can end it")
-def test_a_parked_run_can_be_cancelled(run):
+def parked(run) -> Any:
+    """Await 0 has succeeded, and the code no longer fits."""
     path.append("do")
     run.begun(wavering)
     run.end(0)
     path.append("other")
     run.take()
     assert run.state == "suspended"
+    return run
 
-    run.cancel()
+
+def test_a_parked_run_can_be_cancelled(run):
+    parked(run).cancel()
+
     run.take()
 
-    assert run.state == "cancelled"
+    assert run.state == "cancelling"
+    assert error_from_json(run.field("error")).error_type == "status.errors.NonDeterministic"
+
+
+def test_a_parked_run_that_was_cancelled_stops_once_the_code_fits(run):
+    path.append("two")
+    run.begun(two_ways)
+    run.end(0)
+    path.append("other")
+    run.take()
+    run.cancel()
+    path.append("two")
+
+    run.take()
+
+    assert (run.state, error_from_json(run.field("error")).code) == ("cancelled", 409)
+
+
+def test_a_parked_run_can_be_abandoned(run):
+    ending = operating.abandon(parked(run).store, "r", "of no use", [])
+
+    assert (ending.code, run.state) == ("abandoned", "cancelled")
+    assert error_from_json(run.field("error")).message == "abandoned: of no use"
+    assert run.due() == set()
+
+
+def test_what_an_abandoned_run_owes_is_in_its_state_and_error(run):
+    operating.abandon(parked(run).store, "r", "", ["charge", "reserve"])
+
+    assert run.state == "compensation_failed"
+    assert error_from_json(run.field("error")).message == "abandoned; not undone: charge, reserve"
+
+
+def test_abandoning_stops_what_runs_and_lets_no_outcome_in(run):
+    run.begun(two)
+    nonce = run.redis.hget(run.keys.join("r", 0), "nonce")
+    run.begin(0, "a", nonce=nonce, interruptible=True)
+
+    ending = run.store.abandon("r", "", token="x", state="cancelled", error="{}")  # noqa: S106
+    again = run.store.abandon("r", "", token="x", state="cancelled", error="{}")  # noqa: S106
+
+    assert (stops(ending), again) == (["a"], ending)
+    assert run.store.abandon("r", "", token="y", state="cancelled", error="{}").code == "late"  # noqa: S106
+    run.done(0, "a", nonce=nonce)
+    run.take()
+    assert (run.state, run.loose(), run.joined()) == ("cancelled", 0, False)

@@ -1,0 +1,92 @@
+-- Take up a run that has failed again, from await n on, in a new generation; or let a parked one look again.
+--
+-- ARGV[1] n          the await that failed; what the journal has from it on is forgotten
+-- ARGV[2] finished   when the run that the caller has read ended, ms, or ''   ARGV[3] token
+--
+-- Answers {gone}; {parked}, {retried}: publish its turn; {refused, state}: it goes on, or ended in a way that
+--         leaves nothing to try again; {moved}: it is not as it was read; {busy, claims}: some of its steps still run
+--
+-- Parts of await n that had succeeded keep their outcome, so that they don't have their effect again: `kept`
+-- has the generation that each of them ran in. `gens` has the await that each generation began with.
+local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
+  'deadline_ms', 'since_ms', 'submitted_ms')
+local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
+if not state then return { 'gone' } end
+if not FINAL[state] then
+  if f[4] == ARGV[3] then return { 'retried' } end
+  if not f[2] then return { 'refused', state } end
+  redis.call('HSET', RUN, 'waits', 0)
+  look_at(RUN_ID, LOOK_TICKS)
+  return { 'parked' }
+end
+if state ~= 'failed' and state ~= 'timed_out' and state ~= 'cancelled' then return { 'refused', state } end
+if f[3] ~= ARGV[2] then return { 'moved' } end
+if tonumber(f[6] or '0') > 0 then return { 'busy', f[6] } end
+
+-- Whether a field is about await n or a later one, and the part it is an outcome of.
+local function place_of(field)
+  local m = tonumber(string.match(field, '^%d+'))
+  return m >= n, m == n and string.match(field, '^%d+%.(%d+)$')
+end
+
+local generation = 0 -- of await n, as it was
+local at = 0
+for start in string.gmatch(f[7] or '', '%d+') do
+  at = at + 1
+  if tonumber(start) <= n then generation = at end
+end
+
+local entry = redis.call('HGET', JOURNAL, n)
+local fp = entry and cjson.decode(entry)['fp'] or ''
+-- A sibling that succeeded after the decision, and was not undone, has succeeded.
+local late = redis.call('HGETALL', LATE)
+for i = 1, #late, 2 do
+  local _, p = place_of(late[i])
+  local undone = redis.call('HEXISTS', LATE, late[i] .. 'u') == 1
+  if p and string.sub(late[i + 1], 1, 1) == 'v' and not undone then
+    redis.call('HSET', JOURNAL, late[i], late[i + 1])
+    if string.sub(fp, 1, 6) == 'quorum' then
+      local order = redis.call('HGET', JOURNAL, n .. ':order')
+      redis.call('HSET', JOURNAL, n .. ':order', order and (order .. ',' .. p) or p)
+    end
+  end
+end
+local kept, known = f[8] or '', {}
+for place in string.gmatch(kept, '(%S+)=%d+') do known[place] = true end
+local journal = redis.call('HGETALL', JOURNAL)
+for i = 1, #journal, 2 do
+  local field, value = journal[i], journal[i + 1]
+  local later, p = place_of(field)
+  if p and string.sub(value, 1, 1) == 'v' then
+    if not known[field] then kept = kept .. ' ' .. field .. '=' .. generation end
+    known[field] = 'now'
+  elseif later and field ~= n .. ':order' then
+    redis.call('HDEL', JOURNAL, field)
+  end
+end
+for _, key in ipairs({ STEPS, LATE }) do
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    local later = place_of(field)
+    local stays = key == STEPS and known[string.match(field, '^[^:]+')] == 'now'
+    if later and not stays then redis.call('HDEL', key, field) end
+  end
+end
+
+local before = n > 0 and redis.call('HGET', JOURNAL, n - 1)
+local gen = int(tonumber(f[5] or '0') + 1)
+local seen = (before and cjson.decode(before)['x'] or '') .. '#' .. gen
+for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE }) do redis.call('PERSIST', key) end
+redis.call('UNLINK', EVENTS .. ':end')
+redis.call('ZREM', ENDED, state .. '|' .. RUN_ID)
+redis.call('HDEL', RUN, 'error', 'result', 'finished_ms', 'ctoken', 'cancel', 'cancels', 'kill', 'killed')
+redis.call('HSET', RUN, 'gen', gen, 'gens', (f[7] and f[7] .. ',' or '') .. int(n), 'kept', kept, 'again', int(n) .. '|' .. fp,
+  'seen', seen, 'open', '', 'waits', 0, 'since_ms', int(now), 'rtoken', ARGV[3])
+set_state(state, 'running', now)
+if f[9] then -- the same time again
+  local ends_ms = now + tonumber(f[9]) - tonumber(f[10] or f[11])
+  redis.call('HSET', RUN, 'deadline_ms', int(ends_ms))
+  set_timer('run', '', '', '', ends_ms)
+end
+look_at(RUN_ID, LOOK_TICKS)
+event('operator.retry', gen, '')
+return { 'retried' }

@@ -1,0 +1,130 @@
+"""What an operator does to a run: take it up again where it failed, or end it as it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from status import here
+from status.errors import Cancelled, ConfigError, ErrorInfo, RetryRefused, RunNotFound, qualified_name
+from status.models import error_from_json, error_to_json
+from status.records import Ending, RunRecord
+from status.states import FINAL, State
+from status.store import Store
+
+#: How an await ended that did not go well.
+BAD_VERDICTS = frozenset({"failed", "lost", "timed_out", "cancelled"})
+
+#: The verdict that an error comes from which no part of a join has raised.
+VERDICT_OF = {
+    "status.errors.AllFailed": "lost",
+    "status.errors.QuorumFailed": "lost",
+    "status.errors.TimedOut": "timed_out",
+    "status.errors.Cancelled": "cancelled",
+}
+
+#: The runs that can be taken up again.
+RETRIED = frozenset({State.FAILED, State.TIMED_OUT, State.CANCELLED})
+
+
+def retry(store: Store, run_id: str) -> None:
+    """Take a run up again from the await that failed; a parked one looks again at its code.
+
+    Raises:
+        RunNotFound: There is no such run.
+        RetryRefused: It goes on, did not fail, has begun to undo, or some of its steps still run.
+    """
+    token = uuid4().hex
+    while True:
+        record = store.load(run_id)
+        if record is None:
+            raise RunNotFound(run_id)
+        state = State(record.fields["state"])
+        if state in FINAL:
+            _refuse_undone(record, state)
+        answer = store.retry(
+            run_id, failed_await(record), finished_ms=record.fields.get("finished_ms", ""), token=token
+        )
+        if answer != "moved":
+            return
+
+
+def _refuse_undone(record: RunRecord, state: State) -> None:
+    if state not in RETRIED:
+        raise RetryRefused(f"run {record.run_id} is {state}: {_INSTEAD[state]}")
+    kinds = (str(entry["fp"]).partition("(")[0] for entry in _entries(record.journal).values())
+    if any(kind in {"settle", "undo"} for kind in kinds):
+        raise RetryRefused(
+            f"run {record.run_id} is {state} and has begun to undo what it did: submit it anew, with another run id"
+        )
+
+
+_INSTEAD = {
+    State.COMPLETED: "nothing of it failed; submit it anew, with another run id",
+    State.COMPENSATED: "what it did is undone; submit it anew, with another run id",
+    State.COMPENSATION_FAILED: "an undo gave up, and is to be seen to first: runs saga list",
+}
+
+
+def failed_await(record: RunRecord) -> int:
+    """The await that a run failed at; if it failed by itself, the one that it would have asked for next."""
+    entries = _entries(record.journal)
+    after = max(entries, default=-1) + 1
+    error = error_from_json(record.fields["error"]) if record.fields.get("error") else None
+    chain = list(error) if error else []
+    for link in chain:
+        for n in sorted(entries, reverse=True):
+            if link.step is not None and _raised(record.journal, n, link):
+                return n
+    if entries and entries[after - 1]["v"] in BAD_VERDICTS:
+        return after - 1
+    for link in chain:
+        found = [n for n, entry in entries.items() if entry["v"] == VERDICT_OF.get(link.error_type)]
+        if found:
+            return max(found)
+    return after
+
+
+def _entries(journal: Mapping[str, str]) -> dict[int, dict[str, Any]]:
+    return {int(place): json.loads(text) for place, text in journal.items() if place.isdigit()}
+
+
+def _raised(journal: Mapping[str, str], n: int, error: ErrorInfo) -> bool:
+    """Whether a part of await `n` ended with this error."""
+    outcomes = [text for place, text in journal.items() if place.partition(".")[0] == str(n) and not place.isdigit()]
+    if error.error_type == "status.errors.StepTimeout" and "t" in outcomes:
+        return True
+    raised = (error_from_json(text[1:]) for text in outcomes if text[:1] in {"e", "u"} and len(text) > 1)
+    return any((one.error_type, one.message) == (error.error_type, error.message) for one in raised)
+
+
+def abandon(store: Store, run_id: str, reason: str, owed: Sequence[str]) -> Ending:
+    """End a run as it stands, without asking its workflow.
+
+    Args:
+        owed: What it entered in sagas and nobody has undone. If there is any, the run ends as
+            `compensation_failed`, for an operator; else as `cancelled`.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    state = State.COMPENSATION_FAILED if owed else State.CANCELLED
+    left = f"; not undone: {', '.join(owed)}" if owed else ""
+    message = f"abandoned{': ' if reason else ''}{reason}{left}"
+    error = ErrorInfo(None, qualified_name(Cancelled), message, 409)
+    return store.abandon(run_id, reason, token=uuid4().hex, state=state, error=error_to_json(error))
+
+
+def owed_of(run_id: str) -> Sequence[str]:
+    """What a run entered in sagas and nobody has undone.
+
+    Raises:
+        ConfigError: This process knows no app, so it can't know of sagas.
+    """
+    if here.canceller() is None:
+        raise ConfigError(
+            "to abandon a run its app must be known, for its sagas: celery -A APP runs cancel ID --abandon"
+        )
+    return [name for ask in here.owed for name in ask(run_id)]
