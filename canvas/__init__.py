@@ -5,6 +5,7 @@ from canvas.context import CurrentStep, current_step
 from canvas.handle import RunHandle
 from canvas.install import install
 from canvas.joins import FanOutResult, RaceResult, fan_out, fan_out_fail, quorum, race, with_timeout
+from canvas.promises import Promise, PromiseResult, promise, race_promise_with_timeout
 from canvas.retry import Retry
 from canvas.run import Run, RunLog
 from canvas.step import Step, Unary, step
@@ -33,9 +34,11 @@ from status.errors import (
     TimedOut,
     UnknownWorkflow,
 )
+from status.states import Answer
 
 __all__ = [
     "AllFailed",
+    "Answer",
     "Call",
     "Cancelled",
     "CompensationFailed",
@@ -48,6 +51,8 @@ __all__ = [
     "OrchestrationError",
     "Part",
     "PayloadError",
+    "Promise",
+    "PromiseResult",
     "QuorumFailed",
     "RaceResult",
     "Retry",
@@ -74,8 +79,10 @@ __all__ = [
     "fan_out",
     "fan_out_fail",
     "install",
+    "promise",
     "quorum",
     "race",
+    "race_promise_with_timeout",
     "step",
     "with_timeout",
     "workflow",

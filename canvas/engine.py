@@ -16,7 +16,6 @@ from canvas.publisher import Publisher
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
-from status.advice import advice
 from status.records import Claim, Ending, PartRef, Publishable, RunRecord
 from status.store import Store
 
@@ -71,7 +70,7 @@ class Engine:
                 if monotonic() + wait_s > end_s:
                     logger.exception("could not record an outcome for %s s, the step will run again", PATIENCE_S)
                     return None
-                logger.warning("could not record an outcome, trying again in %.2f s: %s", wait_s, advice(error))
+                logger.warning("could not record an outcome, trying again in %.2f s: %s", wait_s, error)
                 sleep(wait_s)
                 wait_s = min(wait_s * 2, 2.0)
 
@@ -146,6 +145,14 @@ class Engine:
         if self.go_on(run_id, ending):
             self.send_turn_of(run_id)
         return ending
+
+    def follow(self, run_id: str, ending: Ending) -> None:
+        """Send and stop what an ending asks for, the run's turn too; what can't be sent stays due."""
+        try:
+            if self.go_on(run_id, ending):
+                self.send_turn_of(run_id)
+        except (RedisError, OperationalError, OSError) as error:
+            logger.warning("%s: it is recorded but not sent, the sweep will: %s", run_id, error)
 
     def wake(self, run_id: str, stop: Sequence[Claim]) -> None:
         """Stop these claims, and let the run's workers know that it may owe a turn."""

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from canvas import engine as engines
 from canvas.prefetch import Prefetch
+from canvas.promises import check_value
 from canvas.pulse import Pulse
 from status import here
 from status.errors import ConfigError
@@ -39,6 +40,8 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     here.use(redis_url)
     here.cancel_with(lambda run_id, reason: engines.of(app).cancel(run_id, reason))
     here.wake_with(lambda run_id, stop: engines.of(app).wake(run_id, stop))
+    here.follow_with(lambda run_id, ending: engines.of(app).follow(run_id, ending))
+    here.check_values_with(lambda run_id, name, text: check_value(engines.of(app), run_id, name, text))
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)
 

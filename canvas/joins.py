@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from canvas.call import Call
 from canvas.outcomes import Decision
-from canvas.waitables import Join, Part, Recipe, Waitable
+from canvas.waitables import Join, Part, Recipe, Waitable, checked_s
 from status.errors import AllFailed, ConfigError, QuorumFailed, StepFailed, TimedOut
 
 A = TypeVar("A")
@@ -244,16 +244,16 @@ def with_timeout(awaitable: Waitable[R], timeout_s: float) -> Join[R]:
         ConfigError: The time is not more than 0.
         TimedOut (when awaited): It was not done by then; what still ran is stopped.
     """
-    if timeout_s <= 0:
-        raise ConfigError(f"with_timeout(..., {timeout_s}): the time must be more than 0 seconds")
+    checked_s("with_timeout", timeout_s, more_than_0=True)
     inner = awaitable.recipe()
+    # The shorter one ends it, and what it then gives is its own: `race_promise_with_timeout` raises nothing.
+    shortest_s = timeout_s if inner.timeout_s is None else min(timeout_s, inner.timeout_s)
 
     def settle(decision: Decision) -> Any:
-        if decision.verdict == "timed_out":
+        if decision.verdict == "timed_out" and shortest_s == timeout_s:
             raise TimedOut(f"{inner.fingerprint} was not done within {timeout_s} s")
         return inner.settle(decision)
 
-    shortest_s = timeout_s if inner.timeout_s is None else min(timeout_s, inner.timeout_s)
     return awaitable.limited(replace(inner, settle=settle, timeout_s=shortest_s))
 
 

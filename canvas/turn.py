@@ -12,6 +12,7 @@ from canvas.outcomes import Decision, describe
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
 from canvas.run import Run
+from canvas.waitables import Recipe
 from status.errors import ErrorInfo, PayloadError
 from status.models import error_to_json
 from status.records import Opening, PartRef, RunRecord, nonce_of
@@ -52,6 +53,16 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             return
         record = None
     logger.warning("%s: its turn was overtaken %d times, the sweep will send another", run_id, STARTS)
+
+
+def asked_by(engine: Engine, run_id: str) -> Recipe | None:
+    """What a run waits for, if this process knows its workflow; nothing is changed."""
+    record = engine.store.load(run_id)
+    workflow = engine.workflow(record.workflow) if record else None
+    if record is None or workflow is None or record.fields["state"] in FINAL:
+        return None
+    move = _replay(workflow, record)[1]
+    return move.recipe if isinstance(move, Asks) else None
 
 
 def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> tuple[Run, Move]:
@@ -124,7 +135,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         need=recipe.need,
         state=recipe.state,
         undo=recipe.undo,
-        timeout_ms=round((recipe.timeout_s or 0) * 1000),
+        timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
         news=run.news(),
     )
     match opening.code:

@@ -3,7 +3,8 @@
     Waitable[R]       can be awaited in a workflow; outside, `.submit()` makes a run of it
     ├── Part[R]       may be one part of a join
     │   ├── Call[R]      `step.s(...)`, `workflow.s(...)`: a Celery signature
-    │   └── Sleep        `run.sleep(...)`
+    │   ├── Sleep        `run.sleep(...)`
+    │   └── Promise[R]   `promise(...)`, in `canvas.promises`
     └── Join[R]       fan_out, race, ...: is not a part
 
 A waitable is a recipe: each await of it is new work, and nothing starts before.
@@ -25,6 +26,22 @@ if TYPE_CHECKING:
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+
+
+#: A hundred years. A time beyond, or one that is no number, is a mistake.
+LONGEST_S = 100 * 365.25 * 86_400
+
+
+def checked_s(what: str, time_s: float, *, more_than_0: bool = False) -> float:
+    """Give a number of seconds back if it is one.
+
+    Raises:
+        ConfigError: It is negative (or 0, where it must be more), beyond a hundred years, or no number.
+    """
+    if not 0 <= time_s <= LONGEST_S or (more_than_0 and time_s == 0):
+        least = "more than 0" if more_than_0 else "at least 0"
+        raise ConfigError(f"{what}: the time must be {least} seconds and at most a hundred years, got {time_s}")
+    return time_s
 
 
 class Waitable(Generic[R_co]):
@@ -162,9 +179,7 @@ class Sleep(Part[None]):
     """Waits; made by `run.sleep(delay_s)`."""
 
     def __init__(self, delay_s: float) -> None:
-        if delay_s < 0:
-            raise ConfigError(f"run.sleep({delay_s}): the delay must be at least 0 seconds")
-        self.delay_s = delay_s
+        self.delay_s = checked_s("run.sleep", delay_s)
 
     def __repr__(self) -> str:
         return f"sleep({self.delay_s})"

@@ -1,11 +1,12 @@
 """Remembers: every run, its journal and its steps, in Redis; and tells of them."""
 
-from status.api import cancel, get_status, history, list_runs, retry, watch
+from status.api import cancel, get_status, history, list_runs, reject_promise, resolve_promise, retry, watch
 from status.errors import ErrorInfo
 from status.models import Event, Page, RunStatus, StepStatus
-from status.states import State
+from status.states import Answer, State
 
 __all__ = [
+    "Answer",
     "ErrorInfo",
     "Event",
     "Page",
@@ -16,6 +17,8 @@ __all__ = [
     "get_status",
     "history",
     "list_runs",
+    "reject_promise",
+    "resolve_promise",
     "retry",
     "watch",
 ]

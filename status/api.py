@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
-from status import here, operating
+from status import here, operating, promises
 from status.models import Event, Page, RunStatus
 from status.states import State
 
@@ -88,3 +89,30 @@ def retry(run_id: str) -> None:
     """
     operating.retry(here.store(), run_id)
     here.wake(run_id)
+
+
+def resolve_promise(run_id: str, name: str, value: Any) -> str:
+    """Give a promise of a run its value, as JSON; where its type is known, `promise.resolve` checks the value too.
+
+    Returns:
+        `accepted`, now or when it is awaited; `late`: it has a value already, or the run has ended; `unknown`.
+
+    Raises:
+        PayloadError: The value is not JSON.
+        ConfigError: The run id or the name is malformed.
+        StoreUnavailable: Redis does not answer.
+    """
+    return promises.resolve(run_id, name, promises.json_text(value))
+
+
+def reject_promise(run_id: str, name: str, error: str, *, code: int = 500) -> str:
+    """Let a promise of a run fail: who awaits it sees `StepFailed` with this message and code.
+
+    Returns:
+        As `resolve_promise` does.
+
+    Raises:
+        ConfigError: The run id, the name or the code is malformed.
+        StoreUnavailable: Redis does not answer.
+    """
+    return promises.reject(run_id, name, error, code)

@@ -102,11 +102,14 @@ def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
 
     run, events = api.get_status(_checked(run_id)), api.history(run_id)
     unserved = cli_show.unserved(ctx.obj.app, run)
+    awaited = cli_show.awaited_promises(run)
     hints = [cli_show.hint(queue, _app_name(ctx)) for queue in unserved]
+    hints += [cli_show.promise_hint(run_id, name, _app_name(ctx)) for name in awaited]
     if as_json:
         shown = cli_text.run_json(run, steps=True) | {
             "history": [cli_text.event_json(event) for event in events],
             "hints": hints,
+            "promises": awaited,
         }
         click.echo(cli_text.dumps(shown))
         return
@@ -184,6 +187,31 @@ def retry(*, run_id: str) -> None:
     """
     api.retry(_checked(run_id))
     click.echo(f"{run_id} goes on; see how: runs watch {run_id}")
+
+
+# A negative number is a value, not an option.
+@runs.command(cls=PlainCommand, context_settings={"ignore_unknown_options": True})
+@click.argument("run_id", metavar="ID")
+@click.argument("promise")
+@click.argument("value", metavar="[JSON]", required=False)
+@click.option("--reject", metavar="MESSAGE", help="In place of a value: who awaits it sees a failure.")
+@click.option("--code", type=int, default=500, show_default=True, help="Of the failure.")
+@click.pass_context
+def resolve(ctx: click.Context, run_id: str, promise: str, value: str | None, *, reject: str | None, code: int) -> None:
+    """Give the promise of a run its value: what the run waits for, or will wait for later.
+
+    A promise takes the first value; `runs show ID` names those that the run waits for now.
+
+    \b
+    celery -A tasks runs resolve order-7 approval true
+    celery -A tasks runs resolve order-7 approval '{"by": "ada", "limit": 500}'
+    celery -A tasks runs resolve order-7 approval --reject "not in the budget" --code 403
+    """
+    from status.cli_resolve import resolve_promise  # noqa: PLC0415
+
+    ctx.obj.app.loader.import_default_modules()  # its workflows know the types of their promises
+    coded = ctx.get_parameter_source("code") is not click.core.ParameterSource.DEFAULT
+    click.echo(resolve_promise(_checked(run_id), promise, value, reject, code if coded else None))
 
 
 def _checked(run_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -117,7 +118,8 @@ def _steps_table(run: RunStatus, now: datetime) -> Table:
 
 def unserved(app: Celery, run: RunStatus) -> list[str]:
     """The queues on which something of the run waits and that no worker listens on."""
-    waiting = {step.queue for step in run.steps if step.state in {StepState.WAITING, StepState.RETRYING}}
+    # A sleep and a promise wait on no queue.
+    waiting = {step.queue for step in run.steps if step.queue and step.state in {StepState.WAITING, StepState.RETRYING}}
     if run.state is State.PENDING:
         waiting |= _turn_queue(app, run.workflow)
     if run.finished or not waiting:
@@ -130,6 +132,18 @@ def unserved(app: Celery, run: RunStatus) -> list[str]:
 def hint(queue: str, app_name: str) -> str:
     """What to do about a queue that no worker listens on."""
     return f"no worker listens on queue {queue!r}: start one with `celery -A {app_name} worker -Q {queue}`"
+
+
+def awaited_promises(run: RunStatus) -> list[str]:
+    """The names of the promises that a run waits for."""
+    names = [step.promise for step in run.steps if step.promise and step.state == StepState.WAITING]
+    return [] if run.finished else list(dict.fromkeys(names))
+
+
+def promise_hint(run_id: str, name: str, app_name: str) -> str:
+    """How to give a promise its value."""
+    command = shlex.join(["celery", "-A", app_name, "runs", "resolve", run_id, name])
+    return f"it waits for promise {name!r}: `{command} JSON`"
 
 
 def _turn_queue(app: Celery, workflow: str) -> set[str]:

@@ -14,7 +14,7 @@ from redis.retry import Retry
 from status.errors import StoreUnavailable
 from status.places import places, without_password
 from status.reading import Reader
-from status.records import Claim
+from status.records import Claim, Ending
 from status.settings import Settings
 from status.store import Store
 
@@ -31,6 +31,8 @@ _lock = threading.Lock()
 _url: str | None = None
 _cancel: Callable[[str, str], object] | None = None
 _wake: Callable[[str, Sequence[Claim]], object] | None = None
+_follow: Callable[[str, Ending], object] | None = None
+_check_value: Callable[[str, str, str], object] | None = None
 
 #: Each is asked what a run has entered and nobody has undone; sagas register themselves.
 owed: list[Callable[[str], Sequence[str]]] = []
@@ -69,6 +71,44 @@ def wake(run_id: str, stop: Sequence[Claim] = ()) -> None:
     """Let workers know of a run at once; without an app, their sweep finds it in a few seconds."""
     if _wake is not None:
         _wake(run_id, stop)
+
+
+def follow_with(follow: Callable[[str, Ending], object]) -> None:
+    """Say how this process sends and stops what a transition asks for.
+
+    Args:
+        follow: Called with run id and what the transition said.
+    """
+    global _follow  # noqa: PLW0603
+    with _lock:
+        _follow = follow
+
+
+def follow(run_id: str, ending: Ending) -> None:
+    """Send and stop what a transition asks for; without an app, the workers' sweep does in a few seconds."""
+    if _follow is not None:
+        _follow(run_id, ending)
+
+
+def check_values_with(check: Callable[[str, str, str], object]) -> None:
+    """Say how this process finds out what type a run wants of a promise.
+
+    Args:
+        check: Called with run id, promise and a value as JSON; raises PayloadError if it does not fit.
+    """
+    global _check_value  # noqa: PLW0603
+    with _lock:
+        _check_value = check
+
+
+def check_value(run_id: str, name: str, text: str) -> None:
+    """Refuse a value that does not fit the promise, where that is known.
+
+    Raises:
+        PayloadError: It does not.
+    """
+    if _check_value is not None:
+        _check_value(run_id, name, text)
 
 
 def canceller() -> Callable[[str, str], object] | None:

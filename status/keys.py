@@ -59,6 +59,10 @@ class Keys:
         """Hash: `await.part` -> an outcome that came after its join was decided."""
         return self.of_run(run_id)[5]
 
+    def promises(self, run_id: str) -> str:
+        """Hash: name of a promise -> what the outside has said, and the await that this decided."""
+        return self.of_run(run_id)[12]
+
     def due(self, shard: int) -> str:
         """Zset: everything unfinished, scored by the tick at which to look at it."""
         return _shared(shard, "due")
@@ -70,22 +74,6 @@ class Keys:
     def tick(self, shard: int) -> str:
         """Counter: the shard's clock of liveness."""
         return _shared(shard, "tick")
-
-    def server(self, shard: int) -> str:
-        """String: the run id of the Redis server that the shard was last met on."""
-        return _shared(shard, "server")
-
-    def of_server(self, shard: int) -> tuple[str, str, str]:
-        """The keys by which a shard knows that its server was restarted, in the order of `lua/meet.lua`."""
-        return self.server(shard), self.tick(shard), self.grace(shard)
-
-    def grace(self, shard: int) -> str:
-        """String, after a restart of Redis only: the tick at which claims are granted again."""
-        return _shared(shard, "tick:grace")
-
-    def running(self, shard: int) -> str:
-        """Zset, after a restart of Redis only: steps that run although their claim is lost."""
-        return _shared(shard, "tick:running")
 
     def state(self, shard: int, state: str) -> str:
         """Zset: the shard's runs in `state`, scored by when they were submitted, in ms."""
@@ -129,4 +117,5 @@ def _of_run(shard: int, run_id: str) -> tuple[str, ...]:
         f"{tag}by_state:",  # a stem: the state follows
         f"{tag}ended",
         f"{tag}wake",
+        f"{tag}promises:{run_id}",
     )

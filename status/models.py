@@ -11,6 +11,9 @@ from typing import Any
 from status.errors import ErrorInfo
 from status.states import FINAL, State
 
+#: How the timeline calls a promise: this, and its name.
+PROMISE = "promise "
+
 
 @dataclass(frozen=True)
 class StepStatus:
@@ -32,6 +35,11 @@ class StepStatus:
     finished_at: datetime | None
     error: ErrorInfo | None
     child_run_id: str | None = None
+
+    @property
+    def promise(self) -> str | None:
+        """The promise that this part waits for, or waited for; None: it is a step or a sleep."""
+        return None if self.queue or not self.name.startswith(PROMISE) else self.name.removeprefix(PROMISE)
 
 
 @dataclass(frozen=True)

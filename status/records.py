@@ -111,7 +111,7 @@ class Ending:
 class NewPart:
     """A part of a join that is about to be opened."""
 
-    kind: Literal["step", "sleep"]
+    kind: Literal["step", "sleep", "promise"]
     queue: str
     label: str
     spec: str = "{}"
@@ -156,7 +156,7 @@ class Opening:
     Attributes:
         code: `opened`, `answered`, `exists`, `moved`, `foreign` or `gone`.
         nonce: Of the join that is open.
-        waiting: Part -> attempt, of the parts that nobody has claimed (`exists`).
+        waiting: Part -> attempt, of the parts that nobody has claimed (`exists`; `opened` if some ended at once).
         found: The fingerprint that is there instead (`foreign`).
     """
 

@@ -36,6 +36,14 @@ FINAL = frozenset(
 )  # fmt: skip
 
 
+class Answer(StrEnum):
+    """What became of a value from outside."""
+
+    ACCEPTED = "accepted"  #: it counts, now or when it is awaited
+    LATE = "late"  #: the promise has a value already, or the run has ended
+    UNKNOWN = "unknown"  #: no such run
+
+
 class StepState(StrEnum):
     """Where a step is."""
 

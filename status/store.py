@@ -8,7 +8,6 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from status.errors import ConfigError, RunConflict, RunNotFound
-from status.grace import Grace
 from status.keys import Keys
 from status.records import (
     DeadClaim,
@@ -31,12 +30,13 @@ from status.records import (
 from status.scripts import Scripts
 from status.settings import Settings
 from status.store_operator import OperatorTransitions
+from status.store_promises import PromiseTransitions
 
 #: How long a worker that stopped sweeping keeps others from it. Three missed seconds.
 SWEEPER_LEASE_MS = 3000
 
 
-class Store(OperatorTransitions):
+class Store(OperatorTransitions, PromiseTransitions):
     """Runs, in Redis.
 
     Args:
@@ -48,8 +48,7 @@ class Store(OperatorTransitions):
         self.redis = redis
         self.settings = settings
         self.keys = Keys(settings.shards)
-        self._scripts = Scripts(redis, self.keys)
-        self.grace = Grace(self._scripts, self.keys)
+        self._scripts = Scripts(redis)
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         return self._scripts.call(name, self.keys.of_run(run_id), args)
@@ -299,8 +298,7 @@ class Store(OperatorTransitions):
 
     def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
         """Raise a shard's tick and name what is due; None if another worker sweeps it."""
-        k = self.keys
-        keys = (k.lease(shard), k.tick(shard), k.due(shard), k.raised(shard), k.grace(shard), k.running(shard))
+        keys = (self.keys.lease(shard), self.keys.tick(shard), self.keys.due(shard), self.keys.raised(shard))
         answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
         return list(answer[1:]) if answer[0] else None
 

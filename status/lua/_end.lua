@@ -16,7 +16,7 @@ local function end_run(was, state, result, error, token, now)
   -- For those who wait for the end alone: a stream of one entry, and not for long, since who comes later reads the state.
   redis.call('XADD', EVENTS .. ':end', '*', 'k', state)
   redis.call('PEXPIRE', EVENTS .. ':end', int(math.min(keep_ms, 60000)))
-  for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE }) do redis.call('PEXPIRE', key, int(keep_ms)) end
+  for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES }) do redis.call('PEXPIRE', key, int(keep_ms)) end
   -- A join that still has a claim goes when the claim does; this is for a claim that nobody gives back.
   if tonumber(f[3] or '0') > 0 then
     local awaits = redis.call('HKEYS', JOURNAL)

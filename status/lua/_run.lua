@@ -13,20 +13,19 @@
 -- KEYS[10]  states   stem: states .. state is the zset of the shard's runs in it, scored by submission, ms
 -- KEYS[11]  ended    zset of the shard: `state|run id`, scored by the end of retention, ms
 -- KEYS[12]  wake     channel of the shard: told of a timer that is earlier than all others
--- After a restart of Redis, and only then, a shard has two more (see meet.lua and reassert.lua):
---   tick:grace    the tick at which claims are granted again     tick:running  zset: step ids that a worker runs
---   although their claim, or all of their join, was in the second that was lost; scored by the tick they are good for
+-- KEYS[13]  promises hash: name -> `token|await that it decided, or nothing|outcome` (see resolve.lua)
 --
 -- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
---   b<p> it waits for a timer t<p> the token of its last failed attempt       l<p> lives lost
+--   b<p> it waits for a timer, or for the outside, and is not to be sent   t<p> the token of its last failed attempt       l<p> lives lost
 --   r<p> looks of the sweep at its message
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
+--   p:<name> the parts that wait for a promise, as `0,2`
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local GRACE, RUNNING = TICK .. ':grace', TICK .. ':running'
+local PROMISES = KEYS[13]
 local RUN_ID = string.match(RUN, ':run:(.*)$')
 
 local LEASE_TICKS = 4   -- a claim not vouched for this long is dead

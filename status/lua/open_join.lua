@@ -6,13 +6,13 @@
 -- ARGV[7] state      of the run from now on      ARGV[8] undo    1 if this await undoes something
 -- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] how many values of status follow (0 or 3)
 -- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
--- then for each part: kind (step|sleep), delay ms, within ms, queue, label, spec (JSON)
+-- then for each part: kind (step|sleep|promise), delay ms, within ms, queue, label (of a promise: its name), spec (JSON)
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
+--         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
 --         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
---         {opened, p, attempt, ...}: taken up again after a retry of the run; publish these parts
 --         {foreign, fp}: another await is open, or was recorded, under this number
 --         {gone}: the run is not there or has ended
 local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error', 'again')
@@ -38,7 +38,7 @@ end
 
 if state[3] == n then
   local open = redis.call('HMGET', join, 'nonce', 'fp', 'size')
-  if open[1] == nonce then return { 'opened' } end
+  if open[1] == nonce then return add_waiting({ 'opened' }, tonumber(open[3])) end
   if open[2] ~= fp then return { 'foreign', open[2] } end
   return add_waiting({ 'exists', open[1] }, tonumber(open[3]))
 end
@@ -120,14 +120,21 @@ local function put(list, key, value)
   list[#list + 1] = value
 end
 local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
+local promised, waiters = {}, {} -- name and part of each promise; name -> its parts
 for p = 0, size - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
+  put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. (kind == 'promise' and 'promise ' or '') .. ARGV[at + 5])
   put(fields, 's' .. p, ARGV[at + 6])
   if within_ms > 0 then put(fields, 'w' .. p, within_ms) end
   if kept[tostring(p)] then
     ok = ok + 1
     first = ok == 1 and p or first
+  elseif kind == 'promise' then
+    local name = ARGV[at + 5]
+    promised[#promised + 1] = { name, p }
+    waiters[name] = waiters[name] and (waiters[name] .. ',' .. p) or tostring(p)
+    put(fields, 'b' .. p, 1)
+    put(fields, 'p:' .. name, waiters[name])
   elseif kind == 'sleep' or delay_ms > 0 then
     put(fields, 'b' .. p, 1)
     set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
@@ -139,13 +146,26 @@ for p = 0, size - 1 do
   at = at + 6
 end
 write()
-if not state[7] then return { 'opened' } end
-redis.call('HSET', join, 'ok', ok)
--- What succeeded after the first decision may be all that was wanted.
-local need = tonumber(ARGV[6])
-local verdict, index = verdict_of(ARGV[5], size, need, need > 0 and math.min(ok, need) or ok, 0, first, ok > 0)
-if ok > 0 and verdict then
-  decide(n, verdict, index, nonce, now)
-  return { 'answered' }
+if state[7] then
+  redis.call('HSET', join, 'ok', ok)
+  -- What succeeded after the first decision may be all that was wanted.
+  local need = tonumber(ARGV[6])
+  local verdict, index = verdict_of(ARGV[5], size, need, need > 0 and math.min(ok, need) or ok, 0, first, ok > 0)
+  if ok > 0 and verdict then
+    decide(n, verdict, index, nonce, now)
+    return { 'answered' }
+  end
 end
+-- What the outside has said before counts now.
+local ended = false
+for _, one in ipairs(promised) do
+  local name, p = one[1], one[2]
+  local outcome = string.match(redis.call('HGET', PROMISES, name) or '', '^[^|]*|[^|]*|(.*)$')
+  if outcome then
+    ended = true
+    step_is(n, p, string.sub(outcome, 1, 1) == 'v' and 'done' or 'failed', '1', '', int(now))
+    if end_part(n, p, outcome, nonce, now) then return { 'answered' } end
+  end
+end
+if ended then start_next(n, now) elseif not state[7] then return { 'opened' } end
 return add_waiting({ 'opened' }, size)

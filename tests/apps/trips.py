@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 import canvas
-from canvas import Run, TerminalError, step, workflow
+from canvas import Run, TerminalError, promise, step, workflow
 
 app = Celery("trips", broker=os.environ["REDIS_URL"], set_as_current=False)
 app.conf.update(task_default_queue="celery", task_queues=[Queue("celery"), Queue("attic")])
@@ -39,3 +39,11 @@ async def book(run: Run, city: str, nights: int = 1) -> str:
 async def pack(run: Run, city: str) -> bool:
     run.update_status(phase="packing", city=city)
     return await fetch_suitcase.s()
+
+
+budget = promise("budget", int)
+
+
+@workflow(name="trips.plan")
+async def plan(run: Run, city: str) -> int:
+    return await budget

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from status import here, places
+from status import get_status, here, places
 from status.cli import runs as commands
 from status.cli_watch import Board
 from waiting import wait_until
@@ -250,3 +250,56 @@ def test_redis_down_is_said_soon(start, env):
     assert command.end() == 2
     (line,) = command.shown
     assert line.startswith("Error: Redis at redis://127.0.0.1:1/0 does not answer")
+
+
+def planned(runs: Runs, run_id: str) -> None:
+    """A run that waits for its budget."""
+    runs("submit", "trips.plan", "-", given=json.dumps({"run_id": run_id, "args": ["Rome"]}))
+    wait_until(lambda: get_status(run_id).state == "suspended", f"{run_id} waits for its budget")
+
+
+def test_a_promise_that_a_run_waits_for_is_shown_and_resolved(worker, runs):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+    planned(runs, "rome")
+    hint = "it waits for promise 'budget': `celery -A trips runs resolve rome budget JSON`"
+
+    assert hint in runs("show", "rome").output
+    assert jsons(runs("show", "rome", "--json"))[0]["promises"] == ["budget"]
+    resolved = runs("resolve", "rome", "budget", "-500")
+    assert (resolved.exit_code, resolved.output) == (0, "budget of rome is resolved\n")
+    wait_until(lambda: get_status("rome").finished, "rome is planned")
+    assert hint not in runs("show", "rome").output
+
+    planned(runs, "oslo")
+    assert runs("resolve", "oslo", "budget", "--reject", "no money", "--code", "402").exit_code == 0
+    wait_until(lambda: get_status("oslo").finished, "oslo is given up")
+    error = get_status("oslo").error
+    assert (get_status("oslo").state, error and (error.message, error.code)) == ("failed", ("no money", 402))
+
+
+def test_a_promise_that_can_not_be_resolved_so_is_left_as_it_is(worker, runs):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+    planned(runs, "rome")
+    for args, said in [
+        (("rome", "budget", "much"), "'much' is not JSON"),
+        (("rome", "budget", '"much"'), "promise budget: Input should be a valid integer"),
+        (("rome", "budget", "NaN"), "must be JSON"),
+        (("rome", "budget"), "give 'budget' a value as JSON, or --reject MESSAGE; one of them"),
+        (("rome", "budget", "1", "--reject", "no"), "one of them"),
+        (("rome", "budget", "1", "--code", "500"), "--code belongs to --reject"),
+        (("rome", "", "1"), "the name of a promise is"),
+        (("paris", "budget", "1"), "no run has the id 'paris'"),
+        (("no id", "budget", "1"), "run id 'no id' won't do"),
+    ]:
+        refused = runs("resolve", *args)
+        assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+        assert refused.output.count("\n") == 1
+    assert get_status("rome").state == "suspended"
+
+    assert runs("resolve", "rome", "visa", "[1]").exit_code == 0  # nobody knows its type yet
+    again = runs("resolve", "rome", "visa", "[2]")
+    assert (again.exit_code, "has its value already" in again.output) == (2, True)
+    runs("resolve", "rome", "budget", "1")
+    wait_until(lambda: get_status("rome").finished, "rome is planned")
+    late = runs("resolve", "rome", "late", "1")
+    assert (late.exit_code, "has ended already, it is completed" in late.output) == (2, True)

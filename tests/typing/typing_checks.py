@@ -3,7 +3,7 @@
 A line with an ignore is an error on purpose: both checkers report an ignore that is not needed.
 """
 
-# Not there yet: promise, PromiseResult, race_promise_with_timeout, ServiceClient, map_concurrent, process_batch,
+# Not there yet: ServiceClient, map_concurrent, process_batch,
 # Counts, run.apply. Their lines are in the stub that this is a copy of.
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from typing import assert_type
 
 import celery
 from canvas import (
-    Call, FanOutResult, Join, RaceResult, Run, RunHandle, Step, fan_out, fan_out_fail,
-    quorum, race, step, with_timeout, workflow,
+    Answer, Call, FanOutResult, Join, PromiseResult, RaceResult, Run, RunHandle, Step, fan_out, fan_out_fail,
+    promise, quorum, race, race_promise_with_timeout, step, with_timeout, workflow,
 )
 from saga import Saga, chain
+
+
+approval = promise("approval", bool)
 
 
 class Cat: ...
@@ -74,10 +77,18 @@ async def good(run: Run) -> None:
     assert_type((await race(cat.s(1), child.s(1))).value, Cat | Pet)
 
     assert_type(await quorum(2, *calls), list[tuple[int, Cat]])
+    assert_type(await promise("p", Cat), Cat)
+    assert_type((await race(promise("p", Cat), promise("q", Dog))).value, Cat | Dog)
+    assert_type(await race_promise_with_timeout("p", Cat, 5), PromiseResult[Cat])
+    assert_type((await race_promise_with_timeout("p", Cat, 5)).value, Cat)
+    assert_type(await race_promise_with_timeout(approval, 5), PromiseResult[bool])
     assert_type(await with_timeout(fan_out_fail(cat.s(1), dog.s(1)), 5), tuple[Cat, Dog])
     assert_type(await with_timeout(cat.s(1), 5), Cat)
+    assert_type(await with_timeout(promise("p", Cat), 5), Cat)
 
-
+    assert_type(await approval, bool)
+    assert_type(await quorum(2, promise("a", bool), promise("b", bool), approval), list[tuple[int, bool]])
+    assert_type(await fan_out_fail(cat.s(1), approval), tuple[Cat, bool])
     assert_type(run.random().choice([1, 2]), int)
     assert_type(await run.sleep(1), None)
     await nothing.s()
@@ -104,6 +115,7 @@ def outside() -> None:
     assert_type(child.submit(1).result(timeout_s=3), Pet)
     assert_type(fan_out_fail(cat.s(1), dog.s(1)).submit(), RunHandle[tuple[Cat, Dog]])
     assert_type(race(cat.s(1), dog.s(1)).submit().result().value, Cat | Dog)
+    assert_type(approval.resolve("run-1", True), Answer)
     cat.delay(1)
     cat.apply_async((1,))
     celery.group(cat.s(1), cat.s(2))
@@ -129,6 +141,7 @@ async def bad(run: Run, saga: Saga) -> None:
     saga.safe_step("x").execute(cat.s(1))  # type: ignore # no undo
     saga.safe_step("x").with_compensation(free_known_cat)  # type: ignore # must take None
     saga.safe_step("x").with_compensation(lambda: None)  # type: ignore # not a step
+    approval.resolve("run-1", "yes")  # type: ignore # wrong type from outside
     await fan_out([cat.s(1), cat.s(2)])  # type: ignore # the star is missing
     first = (await fan_out(cat.s(1))).results[0]
     free_known_cat(first)  # type: ignore # may be None

@@ -1,0 +1,54 @@
+"""`celery runs resolve`: a person gives a promise its value."""
+
+from __future__ import annotations
+
+import json
+
+from status import api, here, promises
+from status.cli_plain import Refused
+from status.errors import PayloadError, RunNotFound
+from status.states import Answer
+
+
+def resolve_promise(run_id: str, name: str, value: str | None, reject: str | None, code: int | None) -> str:
+    """Resolve or reject a promise; says what became of it.
+
+    Args:
+        value: JSON.
+        reject: A message, in its place.
+        code: Of a rejection; None: not given.
+
+    Raises:
+        Refused: Value and message are both given, or neither; or it came too late.
+        PayloadError: The value is not JSON, or does not fit the promise.
+        RunNotFound: There is no such run.
+    """
+    if (value is None) == (reject is None):
+        raise Refused(f"give {name!r} a value as JSON, or --reject MESSAGE; one of them")
+    if code is not None and reject is None:
+        raise Refused("--code belongs to --reject MESSAGE: a value has no code")
+    if reject is not None:
+        answer = promises.reject(run_id, name, reject, 500 if code is None else code)
+    else:
+        text = _checked(value or "")
+        here.check_value(run_id, promises.check_name(name), text)
+        answer = promises.resolve(run_id, name, text)
+    if answer is Answer.UNKNOWN:
+        raise RunNotFound(run_id)
+    if answer is Answer.LATE:
+        raise Refused(_why_late(run_id, name))
+    return f"{name} of {run_id} is {'resolved' if reject is None else 'rejected'}"
+
+
+def _checked(text: str) -> str:
+    try:
+        return promises.json_text(json.loads(text))
+    except ValueError as error:
+        raise PayloadError(f"{text!r:.80} is not JSON ({error}): text needs its quotes, as '\"yes\"'") from error
+
+
+def _why_late(run_id: str, name: str) -> str:
+    run = api.get_status(run_id)
+    if run.finished:
+        return f"run {run_id} has ended already, it is {run.state}: nothing was changed"
+    return f"promise {name!r} of run {run_id} has its value already, and the first one stays: nothing was changed"
