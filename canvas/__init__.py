@@ -1,5 +1,6 @@
 """Composes: steps, workflows, joins, turns; what makes of a Celery app a durable one."""
 
+from canvas.batch import Counts, map_concurrent, process_batch
 from canvas.call import Call
 from canvas.context import CurrentStep, current_step
 from canvas.handle import RunHandle
@@ -43,6 +44,7 @@ __all__ = [
     "Cancelled",
     "CompensationFailed",
     "ConfigError",
+    "Counts",
     "CurrentStep",
     "FanOutResult",
     "Join",
@@ -79,6 +81,8 @@ __all__ = [
     "fan_out",
     "fan_out_fail",
     "install",
+    "map_concurrent",
+    "process_batch",
     "promise",
     "quorum",
     "race",

@@ -97,6 +97,8 @@ class Engine:
 
     def _message(self, part: Publishable) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(part.spec)
+        if "items" in spec:  # a part of a batch: its argument is one of these
+            spec["args"] = [spec.pop("items")[spec.pop("at")]]
         return undo_message(spec, part.ref, part.undoes) if part.ref.p.endswith("u") else spec
 
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback as tb
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +60,7 @@ class Decision:
         parts: Part -> its recorded outcome: `v…`, `e…`, `t` or `u…` (see `status/lua/_run.lua`).
         order: The successful parts of a quorum, first come first.
         late: `await.part` -> outcome, of what came after its own decision (a settle's).
+        counts: How many parts of a batch have succeeded and failed.
     """
 
     verdict: str
@@ -70,6 +71,7 @@ class Decision:
     parts: Mapping[int, str] = field(default_factory=dict)
     order: tuple[int, ...] = ()
     late: Mapping[str, str] = field(default_factory=dict)
+    counts: tuple[int, int] = (0, 0)
 
     @classmethod
     def read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
@@ -82,15 +84,20 @@ class Decision:
         late_text = journal.get(f"{n}.late")
         # Lua writes an empty list as {}.
         late = (from_json(late_text) or []) if late_text else []
+        index, (ok, bad) = str(entry["i"]), entry.get("n", "0|0").split("|")
+        wanted: Iterable[int] = range(size)
+        if not size and entry["v"] == "failed":  # of a batch that keeps nothing but what it failed of
+            wanted = (int(index),)
         return cls(
             verdict=entry["v"],
-            index=str(entry["i"]),
+            index=index,
             at_ms=int(entry["at"]),
             nonce=entry["x"],
             fingerprint=entry["fp"],
-            parts={p: journal[place] for p in range(size) if (place := f"{n}.{p}") in journal},
+            parts={p: journal[place] for p in wanted if (place := f"{n}.{p}") in journal},
             order=tuple(int(p) for p in order.split(",") if p),
             late=dict(zip(late[::2], late[1::2], strict=True)),
+            counts=(int(ok), int(bad)),
         )
 
     @property

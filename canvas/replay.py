@@ -17,7 +17,7 @@ from canvas.outcomes import Decision, describe
 from canvas.run import Run
 from canvas.waitables import Recipe, Waitable
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
-from status.records import NewPart
+from status.records import NewBatch, NewPart
 
 #: A workflow that awaits this often while it is put away does not let go.
 CLOSES = 100
@@ -32,6 +32,7 @@ class Asks:
     n: int
     recipe: Recipe
     parts: tuple[NewPart, ...]
+    batch: NewBatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +152,15 @@ def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked |
         )
     try:
         recipe = asked.recipe()
-        if not recipe.parts and recipe.policy != "settled":
+        if not recipe.size and recipe.policy != "settled":
             # Nothing to wait for: no await, so what the journal has under this number is the next one's.
             return _Told(recipe.settle(Decision("all", "", 0, "", "")))
         n = run.next_await
-        decision = Decision.read(journal, n, len(recipe.parts))
+        batch = recipe.batch
+        decision = Decision.read(journal, n, recipe.size if batch is None or batch.keep else 0)
         if decision is None:
+            if batch is not None:
+                return Asks(n, recipe, (), batch.prepare())
             return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts))
     except OrchestrationError as error:
         raise _Thrown(error) from error

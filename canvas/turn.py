@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never
@@ -132,6 +132,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         fingerprint=recipe.fingerprint,
         policy=recipe.policy,
         parts=asks.parts,
+        batch=asks.batch,
         need=recipe.need,
         state=recipe.state,
         undo=recipe.undo,
@@ -141,8 +142,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     match opening.code:
         case "opened":
             run.let_out()
-            at_once = [str(p) for p, part in enumerate(asks.parts) if part.kind == "step" and not part.delay_ms]
-            _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(at_once, 1))
+            _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
@@ -155,14 +155,28 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     return True
 
 
-def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Any) -> None:
-    calls: Sequence[Any] = asks.recipe.parts
+def _at_once(asks: Asks) -> Iterable[str]:
+    """The parts that start when their join is opened."""
+    if asks.batch is not None:
+        return map(str, range(min(asks.batch.window, asks.batch.size)))
+    return (str(p) for p, part in enumerate(asks.parts) if part.kind == "step" and not part.delay_ms)
+
+
+def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Mapping[str, int]) -> None:
     rows = [
-        (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), calls[int(p)].spec(asks.parts[int(p)].queue))
+        (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), _spec(asks, int(p)))
         for p, attempt in attempts.items()
-        if asks.parts[int(p)].kind == "step"
+        if asks.batch is not None or asks.parts[int(p)].kind == "step"
     ]
     engine.send(record.run_id, rows, record.workflow)
+
+
+def _spec(asks: Asks, p: int) -> dict[str, Any]:
+    if asks.recipe.batch is not None:
+        return asks.recipe.batch.spec(p)
+    call: Any = asks.recipe.parts[p]
+    spec: dict[str, Any] = call.spec(asks.parts[p].queue)
+    return spec
 
 
 def _end(

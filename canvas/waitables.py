@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Generic, Never, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeVar
 
 from canvas.outcomes import Decision, failure
 from status.errors import ConfigError, TimedOut
-from status.records import NewPart
+from status.records import NewBatch, NewPart
 
 if TYPE_CHECKING:
     from canvas.handle import RunHandle
@@ -152,6 +152,7 @@ class Recipe:
         need: The successes that a quorum needs.
         undo: It undoes something: goes on although the run is cancelled.
         state: What the run is in while this is open.
+        batch: The parts, where they differ by one argument alone; `parts` is empty then.
     """
 
     kind: str
@@ -162,10 +163,18 @@ class Recipe:
     timeout_s: float | None = None
     undo: bool = False
     state: str = "running"
+    batch: BatchSource | None = None
+
+    @property
+    def size(self) -> int:
+        """How many parts it has."""
+        return len(self.parts) if self.batch is None else self.batch.size
 
     @property
     def fingerprint(self) -> str:
         """Kind and step names; runs of one name are counted, so that a thousand of them stay short."""
+        if self.batch is not None:
+            return f"{self.kind}({self.batch.task_name}*{self.batch.size})"
         if len(self.parts) == 1:
             return f"{self.kind}({self.parts[0].task_name})"
         names = []
@@ -173,6 +182,32 @@ class Recipe:
             number = len(list(same))
             names.append(name if number == 1 else f"{name}*{number}")
         return f"{self.kind}({', '.join(names)})"
+
+
+class BatchSource(Protocol):
+    """The parts of a batch."""
+
+    @property
+    def size(self) -> int:
+        """How many items there are."""
+
+    @property
+    def keep(self) -> bool:
+        """Whether outcomes are kept."""
+
+    @property
+    def task_name(self) -> str:
+        """What the journal's fingerprint calls the step."""
+
+    def prepare(self) -> NewBatch:
+        """What `open_join` files.
+
+        Raises:
+            PayloadError: An item doesn't fit.
+        """
+
+    def spec(self, p: int) -> dict[str, Any]:
+        """All that a worker needs to publish part `p`."""
 
 
 class Sleep(Part[None]):

@@ -296,7 +296,12 @@ class Compensated(Join[R]):
 def _recipe_of(action: Waitable[Any]) -> Recipe:
     if isinstance(action, Compensated | Rollback):
         raise ConfigError(f"{action!r} has its undo already: a saga takes calls and joins")
-    return action.recipe()
+    recipe = action.recipe()
+    if recipe.batch is not None:
+        raise ConfigError(
+            f"{action!r} can't be undone item by item: let each item be a workflow with a saga of its own"
+        )
+    return recipe
 
 
 def _came_of(entry: Entry) -> Move:

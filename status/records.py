@@ -119,6 +119,24 @@ class NewPart:
     within_ms: int = 0
 
 
+class NewBatch(NamedTuple):
+    """A join that is about to be opened whose parts differ by one argument alone, and of which few run at once."""
+
+    size: int
+    window: int
+    queue: str
+    label: str
+    spec: str
+    keep: bool
+    chunk: int
+    chunks: Sequence[str]
+
+    def arguments(self) -> list[str | int]:
+        """As `open_join.lua` reads it."""
+        flat: list[str | int] = ["batch", self.size, self.window, self.queue, self.label, self.spec, int(self.keep)]
+        return [*flat, self.chunk, *self.chunks]
+
+
 class Remark(NamedTuple):
     """An event that travels with a transition."""
 

@@ -13,6 +13,7 @@ from status.records import (
     DeadClaim,
     Ending,
     Grant,
+    NewBatch,
     NewPart,
     News,
     Opening,
@@ -118,7 +119,8 @@ class Store(OperatorTransitions, PromiseTransitions):
         nonce: str,
         fingerprint: str,
         policy: str,
-        parts: Sequence[NewPart],
+        parts: Sequence[NewPart] = (),
+        batch: NewBatch | None = None,
         need: int = 0,
         state: str = "running",
         undo: bool = False,
@@ -128,6 +130,8 @@ class Store(OperatorTransitions, PromiseTransitions):
         """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`."""
         args: list[Any] = [n, seen, nonce, fingerprint, policy, need, state, int(undo), timeout_ms]
         args += (news or News()).arguments()
+        if batch is not None:
+            args += batch.arguments()
         for part in parts:
             args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
         answer = self._call("open_join", run_id, *args)

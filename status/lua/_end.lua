@@ -20,7 +20,10 @@ local function end_run(was, state, result, error, token, now)
   -- A join that still has a claim goes when the claim does; this is for a claim that nobody gives back.
   if tonumber(f[3] or '0') > 0 then
     local awaits = redis.call('HKEYS', JOURNAL)
-    for _, n in ipairs(awaits) do redis.call('PEXPIRE', JOINS .. n, int(keep_ms)) end
+    for _, n in ipairs(awaits) do
+      redis.call('PEXPIRE', JOINS .. n, int(keep_ms))
+      redis.call('PEXPIRE', JOINS .. n .. ':live', int(keep_ms))
+    end
   end
   redis.call('ZADD', ENDED, int(now + keep_ms), state .. '|' .. RUN_ID)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', ENDED, '-inf', int(now), 'LIMIT', 0, 10)) do

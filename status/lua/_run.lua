@@ -22,6 +22,8 @@
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
 --   p:<name> the parts that wait for a promise, as `0,2`
+-- A batch also has window next chunk tpl step keep, in <join>:items its items, `chunk` to an element of the list, and
+-- in <join>:live the parts that have begun and not ended: only these have fields of their own (see open_join.lua).
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -95,11 +97,26 @@ end
 
 local function claim_of(join, p) return parse_claim(redis.call('HGET', join, 'c' .. p)) end
 
+-- The parts of a join that may be waiting or claimed. Of a batch these are few, however many items it has.
+local function parts_of(n)
+  local f = redis.call('HMGET', JOINS .. n, 'size', 'window')
+  if f[2] then return redis.call('SMEMBERS', JOINS .. n .. ':live') end
+  local parts = {}
+  for p = 0, tonumber(f[1] or '0') - 1 do parts[p + 1] = p end
+  return parts
+end
+
+-- Whether part p has come to its end. Of a batch that does not keep outcomes, only the parts that live are known.
+local function has_ended(n, p)
+  return redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 or redis.call('HEXISTS', JOINS .. n, 's' .. p) == 0
+end
+
+local function drop_join(n) redis.call('UNLINK', JOINS .. n, JOINS .. n .. ':items', JOINS .. n .. ':live') end
+
 -- The claims that outlive their part, flat: p, token, where, interruptible, ... The caller stops them.
 local function loose_claims(n)
   local join, found = JOINS .. n, {}
-  local size = tonumber(redis.call('HGET', join, 'size') or '0')
-  for p = 0, size - 1 do
+  for _, p in ipairs(parts_of(n)) do
     local claim = claim_of(join, p)
     if claim then
       for _, value in ipairs({ tostring(p), claim.token, claim.where, claim.interruptible }) do
@@ -146,11 +163,10 @@ local function end_late(n, p, outcome, now)
 end
 
 -- Nobody waits for what has not ended. Returns how many claims and undos outlive the join.
-local function stop_rest(n, nonce, size, now)
+local function stop_rest(n, nonce, now)
   local join, loose, undos = JOINS .. n, 0, 0
-  for p = 0, size - 1 do
-    local ended = redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1
-    if not ended then
+  for _, p in ipairs(parts_of(n)) do
+    if not has_ended(n, p) then
       retire(n, p, nonce)
       if redis.call('HEXISTS', join, 'c' .. p) == 1 then
         loose = loose + 1
@@ -173,18 +189,21 @@ end
 -- Returns the claims that are to be stopped (see loose_claims).
 local function decide(n, verdict, index, by, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout')
+  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
-  redis.call('HSET', JOURNAL, n, cjson.encode({ v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }))
+  local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }
+  if f[8] then entry['n'] = f[4] .. '|' .. f[5] end
+  redis.call('HSET', JOURNAL, n, cjson.encode(entry))
   redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now), 'waits', 0)
   if f[7] then drop_timer('join', n, '', nonce) end
-  local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, size, now) or 0)
+  local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)
   event('join.decided', n, verdict)
   if loose == 0 then
-    redis.call('UNLINK', join)
+    drop_join(n)
     return {}
   end
+  if f[8] then redis.call('UNLINK', join .. ':items') end
   redis.call('HSET', join, 'decided', 1)
   return loose_claims(n)
 end
@@ -206,21 +225,35 @@ local function verdict_of(policy, size, need, ok, bad, p, good)
   return nil
 end
 
--- A part of an undecided join has ended with `outcome`. Returns whether that decided it, and whom to stop.
+-- A part of a batch has ended: it leaves nothing but its outcome, and that only where it is wanted.
+local BATCH_SHOWN = 1000 -- parts of a batch that stay in the timeline, and as many failures
+local function leave_window(n, p, good, bad)
+  local join = JOINS .. n
+  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'w' .. p, 'z' .. p)
+  -- A claim that outlives its part is still to be found.
+  if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
+  if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
+    redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s')
+  end
+end
+
+-- A part of an undecided join has ended with `outcome`. Returns whether that decided it, whom to stop, and whether
+-- another part may have its place.
 local function end_part(n, p, outcome, by, now)
   local join, good = JOINS .. n, string.sub(outcome, 1, 1) == 'v'
-  local f = redis.call('HMGET', join, 'policy', 'size', 'need', 'ok', 'bad', 'nonce', 'b' .. p, 'w' .. p)
+  local f = redis.call('HMGET', join, 'policy', 'size', 'need', 'ok', 'bad', 'nonce', 'b' .. p, 'w' .. p, 'window', 'keep')
   local ok, bad = tonumber(f[4]), tonumber(f[5])
   if good then ok = ok + 1 else bad = bad + 1 end
-  redis.call('HSET', JOURNAL, n .. '.' .. p, outcome)
+  if f[10] ~= '0' or (not good and f[1] == 'all') then redis.call('HSET', JOURNAL, n .. '.' .. p, outcome) end
   redis.call('HSET', join, 'ok', ok, 'bad', bad)
   if good and f[1] == 'quorum' then
     local order = redis.call('HGET', JOURNAL, n .. ':order')
     redis.call('HSET', JOURNAL, n .. ':order', order and (order .. ',' .. p) or p)
   end
   if f[7] or f[8] then retire(n, p, f[6]) end
+  if f[9] then leave_window(n, p, good, bad) end
   local verdict, index = verdict_of(f[1], tonumber(f[2]), tonumber(f[3]), ok, bad, p, good)
-  if not verdict then return false, {} end
+  if not verdict then return false, {}, f[9] or not good end
   return true, decide(n, verdict, index, by, now)
 end
 
@@ -237,10 +270,29 @@ local function start_part(n, p, now)
   return { tostring(p), f[1] or '1', f[2], f[3], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' }
 end
 
--- In a race a delayed part starts as soon as all parts before it have failed.
+-- The next part of a batch gets the place of one that has ended. It is filed as a part of any join is.
+local function enter_window(n, now)
+  local join = JOINS .. n
+  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step')
+  local size, p, chunk = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
+  while p < size and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 do p = p + 1 end -- kept by a retry of the run
+  redis.call('HSET', join, 'next', int(p + 1))
+  if p >= size then return {} end
+  local place, items = math.floor(p / chunk), join .. ':items'
+  -- Its text is put together as it is: read and written by Lua, a number or an empty list would be another.
+  local spec = string.sub(f[4], 1, -2) .. ',"items":' .. redis.call('LINDEX', items, place) .. ',"at":' .. int(p % chunk) .. '}'
+  if p % chunk == chunk - 1 then redis.call('LSET', items, place, '') end
+  redis.call('HSET', join, 's' .. int(p), spec)
+  redis.call('SADD', join .. ':live', int(p))
+  redis.call('HSET', STEPS, n .. '.' .. int(p), f[5])
+  return start_part(n, int(p), now)
+end
+
+-- What may start since a part has ended: in a race a delayed part, as soon as all parts before it have failed.
 local function start_next(n, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'policy', 'size', 'nonce', 'decided')
+  local f = redis.call('HMGET', join, 'policy', 'size', 'nonce', 'decided', 'window')
+  if f[5] and not f[4] then return enter_window(n, now) end
   if f[1] ~= 'first' or f[4] then return {} end
   for p = 0, tonumber(f[2]) - 1 do
     if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then
@@ -275,7 +327,7 @@ end
 local function tighten(n, by, now)
   local left = loosen(n, -1)
   if tonumber(redis.call('HGET', JOINS .. n, 'loose')) == 0 and redis.call('HEXISTS', JOINS .. n, 'decided') == 1 then
-    redis.call('UNLINK', JOINS .. n)
+    drop_join(n)
   end
   if left > 0 then return false end
   local open = redis.call('HGET', RUN, 'open') or ''

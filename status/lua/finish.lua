@@ -45,13 +45,14 @@ local function finish()
   if redis.call('EXISTS', RUN) == 0 then return { 'gone', {}, {} } end
   local entry, before = unpack(redis.call('HMGET', JOURNAL, n, np))
   if entry and cjson.decode(entry)['by'] == token then return { 'decided', loose_claims(n), {} } end
-  local f = redis.call('HMGET', join, 'nonce', 'decided', 't' .. p, 'c' .. p, 'x' .. p)
+  local f = redis.call('HMGET', join, 'nonce', 'decided', 't' .. p, 'c' .. p, 'x' .. p, 's' .. p)
   if f[1] ~= nonce then return { 'gone', {}, {} } end
   -- A success counts even so: its attempt had timed out, but it did what was asked for.
   if f[3] == token and kind ~= 'done' then return { 'retrying', {}, {} } end
   local claim = parse_claim(f[4])
   local mine = claim and claim.token == token
   if f[2] and not before then before = redis.call('HGET', LATE, np) end
+  if not f[6] then before = before or 'v' end -- of a batch, which forgets the parts that have ended
   -- Said before: by this delivery, whose answer was lost, or by another that was as good.
   if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end
   if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end
@@ -73,9 +74,9 @@ local function finish()
   end
   step_is(n, p, kind, attempt, ARGV[9], int(now))
   event('step.' .. kind, ARGV[12], ARGV[10])
-  local decided, stop = end_part(n, p, outcome, token, now)
+  local decided, stop, makes_room = end_part(n, p, outcome, token, now)
   if decided then return { 'decided', stop, {} } end
-  return { 'recorded', {}, kind == 'failed' and start_next(n, now) or {} }
+  return { 'recorded', {}, makes_room and start_next(n, now) or {} }
 end
 
 local answer = finish()

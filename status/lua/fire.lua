@@ -53,7 +53,7 @@ if kind == 'start' or kind == 'retry' then
 elseif kind == 'join' then
   event('timer.fired', n)
   return { 'decided', decide(n, 'timed_out', '', token, now), {} }
-elseif redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 then
+elseif has_ended(n, p) then
   return { 'none', {}, {} }
 elseif kind == 'sleep' then
   event('timer.fired', n)

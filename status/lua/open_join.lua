@@ -7,6 +7,8 @@
 -- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] how many values of status follow (0 or 3)
 -- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
 -- then for each part: kind (step|sleep|promise), delay ms, within ms, queue, label (of a promise: its name), spec (JSON)
+-- or, of a batch: kind `batch`, size, window, queue, label, spec without arguments (JSON), 0 if outcomes are not kept,
+-- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
 --         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
@@ -25,10 +27,10 @@ if state[2] ~= ARGV[2] then return { 'moved' } end
 if state[3] ~= '' and state[3] ~= n then return { 'moved' } end
 
 -- Adds part and attempt of each part that nobody has claimed and that waits for no timer.
-local function add_waiting(waiting, size)
-  for p = 0, size - 1 do
+local function add_waiting(waiting)
+  for _, p in ipairs(parts_of(n)) do
     local f = redis.call('HMGET', join, 'c' .. p, 'b' .. p, 'a' .. p)
-    if not f[1] and not f[2] and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then
+    if not f[1] and not f[2] and not has_ended(n, p) then
       waiting[#waiting + 1] = tostring(p)
       waiting[#waiting + 1] = f[3] or '1'
     end
@@ -37,10 +39,10 @@ local function add_waiting(waiting, size)
 end
 
 if state[3] == n then
-  local open = redis.call('HMGET', join, 'nonce', 'fp', 'size')
-  if open[1] == nonce then return add_waiting({ 'opened' }, tonumber(open[3])) end
+  local open = redis.call('HMGET', join, 'nonce', 'fp')
+  if open[1] == nonce then return add_waiting({ 'opened' }) end
   if open[2] ~= fp then return { 'foreign', open[2] } end
-  return add_waiting({ 'exists', open[1] }, tonumber(open[3]))
+  return add_waiting({ 'exists', open[1] })
 end
 
 -- The await that a retry of the run begins with: its parts that had succeeded are not made again, if it still is
@@ -76,7 +78,8 @@ for i = 1, events do
   event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   at = at + 3
 end
-local size = (#ARGV - at) / 6
+local batch = ARGV[at + 1] == 'batch'
+local size = batch and tonumber(ARGV[at + 2]) or (#ARGV - at) / 6
 redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0,
   'undo', ARGV[8])
 redis.call('HSET', RUN, unpack(run))
@@ -121,7 +124,7 @@ local function put(list, key, value)
 end
 local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
 local promised, waiters = {}, {} -- name and part of each promise; name -> its parts
-for p = 0, size - 1 do
+for p = 0, (batch and 0 or size) - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. (kind == 'promise' and 'promise ' or '') .. ARGV[at + 5])
   put(fields, 's' .. p, ARGV[at + 6])
@@ -146,6 +149,18 @@ for p = 0, size - 1 do
   at = at + 6
 end
 write()
+if batch then
+  redis.call('HSET', join, 'window', ARGV[at + 3], 'next', 0, 'step', ARGV[at + 4] .. '|' .. ARGV[at + 5], 'tpl', ARGV[at + 6],
+    'keep', ARGV[at + 7], 'chunk', ARGV[at + 8])
+  for i = at + 9, #ARGV, CHUNK do
+    redis.call('RPUSH', join .. ':items', unpack(ARGV, i, math.min(i + CHUNK - 1, #ARGV)))
+  end
+  for p in pairs(kept) do
+    ok = ok + 1
+    first = first == '' and p or first
+  end
+  for _ = 1, math.min(size - ok, tonumber(ARGV[at + 3])) do enter_window(n, now) end
+end
 if state[7] then
   redis.call('HSET', join, 'ok', ok)
   -- What succeeded after the first decision may be all that was wanted.
@@ -168,4 +183,4 @@ for _, one in ipairs(promised) do
   end
 end
 if ended then start_next(n, now) elseif not state[7] then return { 'opened' } end
-return add_waiting({ 'opened' }, size)
+return add_waiting({ 'opened' })

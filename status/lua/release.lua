@@ -14,7 +14,9 @@ if not claim or f[1] ~= nonce then return { 'none', {}, {} } end
 if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end
 if token == '' and tonumber(redis.call('ZSCORE', DUE, part_id(n, p)) or '0') >= tick() then return { 'none', {}, {} } end
 local twin, undo, before = string.sub(p, -1) == 'u', {}, redis.call('HGET', JOURNAL, np)
-local spec = cjson.decode(redis.call('HGET', join, 's' .. p) or '{}')
+local text = redis.call('HGET', join, 's' .. p)
+if not text then before = before or 'v' end -- of a batch, which forgets the parts that have ended
+local spec = cjson.decode(text or '{}')
 let_go(n, p, nonce)
 if not twin and (f[2] or before) then
   if not before then undo = end_late(n, p, 'u', now) end

@@ -37,7 +37,8 @@ for start in string.gmatch(f[7] or '', '%d+') do
 end
 
 local entry = redis.call('HGET', JOURNAL, n)
-local fp = entry and cjson.decode(entry)['fp'] or ''
+entry = entry and cjson.decode(entry) or {}
+local fp = entry['fp'] or ''
 -- A sibling that succeeded after the decision, and was not undone, has succeeded.
 local late = redis.call('HGETALL', LATE)
 for i = 1, #late, 2 do
@@ -58,7 +59,8 @@ for i = 1, #journal, 2 do
   local field, value = journal[i], journal[i + 1]
   local later, p = place_of(field)
   if p and string.sub(value, 1, 1) == 'v' then
-    if not known[field] then kept = kept .. ' ' .. field .. '=' .. generation end
+    -- No undo of a saga asks for a part of a batch.
+    if not known[field] and not entry['n'] then kept = kept .. ' ' .. field .. '=' .. generation end
     known[field] = 'now'
   elseif later and field ~= n .. ':order' then
     redis.call('HDEL', JOURNAL, field)

@@ -1,0 +1,350 @@
+"""Batches: many items through one step, a window of them at a time. Real Redis, steps played by the test."""
+
+# ruff: noqa: S106, a token here is no password
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from canvas import Counts, Run, StepFailed, map_concurrent, process_batch, step, with_timeout, workflow
+from canvas.batch import CHUNK
+from canvas.pulse import Sweeper
+from core import current_app
+from leaks import keys_without_end
+from runs import ERROR, UNKNOWN
+from saga import Saga
+from status import operating
+from status.errors import ConfigError, TimedOut
+from status.records import PartRef, Timer
+from turns import Turns
+
+#: Of the batch that most tests run, and how many of it at a time.
+ITEMS, WINDOW = 100, 5
+
+
+@step(name="batch.double")
+def double(n: int) -> int:
+    return 2 * n
+
+
+@step(name="batch.undo")
+def undo(n: int | None) -> None: ...
+
+
+@workflow(name="batch.values")
+async def values(run: Run, items: int, window: int) -> list[int]:
+    return await process_batch(double, range(items), window)
+
+
+@workflow(name="batch.settled")
+async def settled(run: Run, items: int, window: int) -> list[Any]:
+    found = await process_batch(double, range(items), window, settle=True)
+    return [found.results, [index for index, _ in found.bad]]
+
+
+@workflow(name="batch.counted")
+async def counted(run: Run, items: int, window: int) -> list[int]:
+    counts = await process_batch(double, range(items), window, settle=True, collect=False)
+    return [counts.succeeded, counts.failed]
+
+
+@workflow(name="batch.first_failure")
+async def first_failure(run: Run, items: int, window: int) -> list[int]:
+    try:
+        return [(await process_batch(double, range(items), window, collect=False)).succeeded]
+    except StepFailed as error:
+        return [-1, error.index]
+
+
+class Batches(Turns):
+    """A run whose messages are kept, with their arguments, until the test plays them."""
+
+    def __init__(self, app: Any, client: Any) -> None:
+        super().__init__(app, client)
+        self.queue: list[tuple[PartRef, list[Any]]] = []
+        self.most = 0
+        self.bodies: list[int] = []
+        self.dies_after_taking = False
+
+    def steps(self, messages: Any, _workflow: str) -> None:
+        if self.dies_after_taking:
+            return
+        self.queue += [(ref, spec["args"]) for ref, spec in messages]
+
+    def turn(self, *_: Any, **__: Any) -> None:
+        self.take()
+
+    def started(self, flow: Any, items: int = ITEMS, window: int = WINDOW) -> Batches:  # type: ignore[override]
+        self.store.submit(
+            self.id,
+            workflow=flow.name,
+            input_json=json.dumps([[items, window], {}]),
+            digest="d",
+            token="t",
+        )
+        self.take()
+        return self
+
+    def play_one(self, *, bad: bool = False, token: str = "") -> str:
+        """Take the oldest message, run its step and write down what came of it."""
+        ref, args = self.queue.pop(0)
+        own = token or f"t{len(self.bodies)}"
+        if not self.store.begin(ref, token=own, where="w").granted:
+            return "refused"
+        self.bodies.append(args[0])
+        kind, outcome = ("failed", ERROR) if bad else ("done", f"v{double(args[0])}")
+        ending = self.store.finish(ref, token=own, kind=kind, outcome=outcome, began_ms=1)
+        if self.engine.go_on(self.id, ending):
+            self.take()
+        return ending.code
+
+    def play(self, bad: tuple[int, ...] = ()) -> Any:
+        """Until nothing is left to do. Gives what the workflow returned."""
+        while self.queue:
+            self.most = max(self.most, len(self.queue))
+            self.play_one(bad=self.queue[0][1][0] in bad)
+        assert self.state == "completed", self.field("error")
+        return json.loads(self.field("result") or "")
+
+    def sweep(self) -> None:
+        """Take the clock on until the sweep has looked at everything, as if no message were there."""
+        sweeper = Sweeper(self.engine, "w")
+        sweeper.backlog.is_lost = lambda *_: True  # type: ignore[method-assign]
+        self.tick(5)
+        sweeper.sweep(self.shard)
+
+
+@pytest.fixture
+def batch(redis_client) -> Iterator[Batches]:
+    with current_app() as app:
+        yield Batches(app, redis_client)
+
+
+def keys_of(batch: Batches) -> set[str]:
+    return {key.partition("}:")[2].partition(":")[0] for key in batch.redis.scan_iter("*") if ":r" in key}
+
+
+def test_values_come_in_the_order_of_the_items_and_no_more_than_the_window_at_once(batch):
+    assert batch.started(values).play() == [2 * n for n in range(ITEMS)]
+    assert batch.most == WINDOW
+    assert batch.bodies == list(range(ITEMS))
+
+
+def test_a_window_wider_than_the_items(batch):
+    assert batch.started(values, items=3, window=50).play() == [0, 2, 4]
+
+
+def test_no_items_are_no_await(batch):
+    assert batch.started(values, items=0).play() == []
+    assert batch.redis.hlen(batch.keys.journal("r")) == 0
+
+
+def test_one_item(batch):
+    assert batch.started(values, items=1).play() == [0]
+
+
+def test_settle_goes_on_past_failures(batch):
+    found = batch.started(settled, items=10).play(bad=(3, 9))
+    assert found == [[None if n in (3, 9) else 2 * n for n in range(10)], [3, 9]]
+
+
+def test_without_settle_it_ends_with_the_first_failure_and_starts_no_more(batch):
+    assert batch.started(first_failure).play(bad=(7,)) == [-1, 7]
+    assert max(batch.bodies) <= 7 + WINDOW
+
+
+def test_counts_keep_no_outcome(batch):
+    assert batch.started(counted).play(bad=(3, 50)) == [ITEMS - 2, 2]
+    assert set(batch.redis.hkeys(batch.keys.journal("r"))) == {"0"}
+
+
+def test_an_item_is_carried_as_it_is(batch):
+    big = [2**60 + 1, [], 1e100, "é", {"a": []}, None]
+
+    @step(name="batch.keeps")
+    def keeps(it: Any) -> Any: ...
+
+    @workflow(name="batch.carries")
+    async def carries(run: Run) -> Any:
+        return await map_concurrent(keeps, big, 1)
+
+    batch.begun(carries)
+    seen = []
+    while batch.queue:
+        seen.append(batch.queue[0][1][0])
+        ref, _ = batch.queue.pop(0)
+        batch.store.begin(ref, token="t", where="w")
+        batch.engine.go_on("r", batch.store.finish(ref, token="t", kind="done", outcome="vnull", began_ms=1))
+    assert seen == big
+
+
+def test_finisher_dies_between_take_and_publish_of_a_batch(batch):
+    batch.started(values)
+    batch.dies_after_taking = True
+    batch.play_one()
+    assert len(batch.queue) == WINDOW - 1, "the next item's message was never sent"
+    batch.dies_after_taking = False
+
+    batch.queue.clear()
+    batch.sweep()
+    assert sorted(args[0] for _, args in batch.queue) == [1, 2, 3, 4, 5]
+    batch.play()
+
+
+def test_sweep_never_publishes_beyond_window(batch):
+    batch.started(values)
+    for _ in range(4):
+        batch.sweep()
+    assert {args[0] for _, args in batch.queue} == set(range(WINDOW))
+    batch.play()
+    assert len(batch.bodies) == ITEMS, "doubled messages ran nothing twice"
+
+
+def test_a_turn_that_finds_the_batch_open_publishes_what_nobody_has_claimed(batch):
+    batch.started(values)
+    batch.play_one()
+    ref, _ = batch.queue[0]
+    assert batch.store.begin(ref, token="busy", where="w").granted
+    batch.queue.clear()
+    batch.take()
+    assert sorted(args[0] for _, args in batch.queue) == [2, 3, 4, 5]
+
+
+def test_a_success_that_is_said_twice_makes_room_once(batch):
+    batch.started(values)
+    ref, _ = batch.queue[0]
+    batch.play_one(token="a")
+    again = batch.store.finish(ref, token="a", kind="done", outcome="v0", began_ms=1)
+    assert (again.code, again.publish) == ("recorded", ())
+    assert len(batch.queue) == WINDOW
+
+
+@pytest.mark.parametrize("flow", [values, counted])
+def test_a_claim_that_outlives_its_part_is_given_back(batch, flow):
+    batch.started(flow)
+    ref, _ = batch.queue[0]
+    assert batch.store.begin(ref, token="suspended", where="w1").granted
+    batch.tick(10)
+    assert batch.store.begin(ref, token="new", where="w2").granted
+    ending = batch.store.finish(ref, token="suspended", kind="done", outcome="v0", began_ms=1)
+    assert [one.ref.p for one in ending.publish] == ["5"]
+    batch.engine.go_on("r", ending)
+    assert batch.loose() == 1
+    assert batch.store.finish(ref, token="new", kind="failed", outcome=ERROR, began_ms=1).code == "late"
+    assert batch.loose() == 0
+    batch.queue.pop(0)
+    batch.play()
+
+
+def test_a_dead_claim_of_an_ended_part_starts_nothing(batch):
+    batch.started(counted)
+    ref, _ = batch.queue.pop(0)
+    batch.store.begin(ref, token="suspended", where="w1")
+    batch.tick(10)
+    batch.store.begin(ref, token="new", where="w2")
+    batch.engine.go_on("r", batch.store.finish(ref, token="suspended", kind="done", outcome="v0", began_ms=1))
+    batch.tick(10)
+    ending = batch.store.release(ref, token="", call_token="c", outcome=UNKNOWN)
+    assert (ending.code, ending.publish) == ("recorded", ())
+    assert batch.loose() == 0
+
+
+def test_a_cancelled_batch_stops_what_runs_and_leaves_no_key_without_an_end(batch):
+    batch.started(values)
+    ref, _ = batch.queue[0]
+    batch.store.begin(ref, token="busy", where="w")
+    ending = batch.cancel()
+    assert [claim.token for claim in ending.stop] == ["busy"]
+    batch.take()
+    assert batch.state == "cancelled"
+    assert keys_without_end(batch.redis) == []
+    assert batch.store.finish(ref, token="busy", kind="done", outcome="v0", began_ms=1).code == "late"
+    assert batch.loose() == 0
+    assert "join" not in keys_of(batch)
+
+
+def test_a_finished_batch_leaves_nothing_but_its_journal(batch):
+    batch.started(values).play()
+    assert keys_without_end(batch.redis) == []
+    assert "join" not in keys_of(batch)
+    assert batch.due() == set()
+
+
+def test_redis_holds_the_window_not_the_items_that_have_passed(batch):
+    many = 20 * CHUNK
+    batch.started(counted, items=many)
+    for _ in range(many - WINDOW - 1):
+        batch.play_one()
+    join = batch.redis.hgetall(batch.keys.join("r", 0))
+    assert sum(field.startswith("s") and field[1:].isdigit() for field in join) == WINDOW
+    chunks = batch.redis.lrange(batch.keys.join("r", 0) + ":items", 0, -1)
+    assert sum(map(bool, chunks)) <= 1
+    assert len(batch.due()) == WINDOW
+
+
+def test_a_batch_within_a_time(batch):
+    @workflow(name="batch.in_time")
+    async def in_time(run: Run) -> str:
+        try:
+            await with_timeout(process_batch(double, range(10), 2), 5)
+        except TimedOut as error:
+            return str(error)
+        return ""
+
+    batch.begun(in_time)
+    (timer,) = map(Timer.parse, batch.redis.zrange(batch.keys.timers(batch.shard), 0, -1))
+    batch.redis.zadd(batch.keys.timers(batch.shard), {"|".join(timer): 1})
+    assert batch.store.fire(timer, token="now").code == "decided"
+    batch.take()
+    assert "process_batch(batch.double*10) was not done within 5 s" in str(batch.field("result"))
+
+
+def test_a_retried_run_does_not_repeat_the_items_that_had_succeeded(batch):
+    batch.started(values)
+    for _ in range(20):
+        batch.play_one()
+    batch.play_one(bad=True)
+    while batch.queue:
+        batch.play_one()
+    assert batch.state == "failed"
+    done = sorted(batch.bodies[:20])
+    operating.retry(batch.store, batch.id)
+    batch.take()
+    batch.bodies.clear()
+    assert batch.play() == [2 * n for n in range(ITEMS)]
+    assert not set(done) & set(batch.bodies)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda: process_batch(double, [1], 0), r"max_concurrency=0\): at least 1"),
+        (lambda: map_concurrent(values, [1]), "a workflow can't be a batch's step yet"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_is_refused(make, why):
+    with current_app(), pytest.raises(ConfigError, match=why):
+        make()
+
+
+def test_an_item_that_does_not_fit_is_named(batch):
+    @workflow(name="batch.misfit")
+    async def misfit(run: Run) -> Counts:
+        return await process_batch(double, [1, "two"], 2, collect=False)  # type: ignore[list-item]
+
+    batch.begun(misfit)
+    assert batch.state == "failed"
+    assert "argument n of batch.double" in str(batch.field("error"))
+
+
+def test_a_saga_refuses_a_batch(batch):
+    @workflow(name="batch.in_saga")
+    async def in_saga(run: Run) -> Any:
+        async with Saga(run, "s") as saga:
+            return await saga.safe_step("all").with_compensation(undo).execute(process_batch(double, [1], 1))
+
+    batch.begun(in_saga)
+    assert "can't be undone item by item" in str(batch.field("error"))
