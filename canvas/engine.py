@@ -12,6 +12,7 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from canvas.lives import enter_again
 from canvas.publisher import Publisher
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
@@ -115,18 +116,18 @@ class Engine:
             return known.queue_of({})
         return str(self.app.conf.get("celeriac_turn_queue") or self.app.conf.task_default_queue)
 
-    def send_turn(self, run_id: str, workflow: str, *, first: bool = False) -> None:
-        """Send a turn as a message; what can't be sent stays due."""
+    def send_turn(self, run_id: str, workflow: str, *, first: bool = False, again: int | None = None) -> None:
+        """Send a turn as a message; what can't be sent stays due. `again`: see `Publisher.turn`."""
         try:
-            self.publisher.turn(run_id, workflow, self.turn_queue(workflow), first=first)
+            self.publisher.turn(run_id, workflow, self.turn_queue(workflow), first=first, again=again)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
 
-    def send_turn_of(self, run_id: str) -> None:
-        """Send a turn of a run of which only the id is known."""
+    def send_turn_of(self, run_id: str, *, again: int | None = None) -> None:
+        """Send a turn of a run of which only the id is known. `again`: see `Publisher.turn`."""
         workflow = self.store.redis.hget(self.store.keys.run(run_id), "workflow")
         if workflow is not None:
-            self.send_turn(run_id, cast("str", workflow))
+            self.send_turn(run_id, cast("str", workflow), again=again)
 
     def turn_here(self, run_id: str, record: RunRecord | None = None) -> None:
         """Take a run's turn in this process.
@@ -138,6 +139,15 @@ class Engine:
 
         try:
             take_turn(self, run_id, record)
+        except RedisError as error:
+            logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
+
+    def turn_again(self, run_id: str, workflow: str, *, known: int, where: str) -> None:
+        """Take a turn that was sent before, if it has not killed too many processes (see `canvas.lives`)."""
+        try:
+            if enter_again(self, run_id, workflow, known=known, where=where):
+                self.turn_here(run_id)
+                self.store.survived(run_id)
         except RedisError as error:
             logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
 

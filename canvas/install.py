@@ -9,6 +9,7 @@ from canvas import engine as engines
 from canvas.prefetch import Prefetch
 from canvas.promises import check_value
 from canvas.pulse import Pulse
+from canvas.unknown import TurnDown
 from status import here
 from status.errors import ConfigError
 from status.places import places
@@ -44,6 +45,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     here.check_values_with(lambda run_id, name, text: check_value(engines.of(app), run_id, name, text))
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)
+    app.steps["consumer"].add(TurnDown)
 
     def configure(**_: Any) -> None:
         _settle(app, redis_url or places().redis_url)

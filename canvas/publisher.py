@@ -67,11 +67,17 @@ class Publisher:
         """
         self._send([self._step(ref, spec, workflow) for ref, spec in messages])
 
-    def turn(self, run_id: str, workflow: str, queue: str, *, first: bool = False) -> None:
-        """Send a turn of a run; the first one yields to all that has begun."""
+    def turn(self, run_id: str, workflow: str, queue: str, *, first: bool = False, again: int | None = None) -> None:
+        """Send a turn of a run; the first one yields to all that has begun.
+
+        Args:
+            again: It was sent before; so many processes are known to have died of it.
+        """
         headers = self._headers(
             f"{run_id}/turn~{uuid4().hex[:12]}", workflow, "[" + compact(run_id) + "]", "{}", run_id
         )
+        if again is not None:
+            headers["celeriac_again"] = again
         body: tuple[Any, ...] = ([run_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
         self._send([Message(queue, headers, body, LAST if first else FIRST)])
 

@@ -13,7 +13,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -21,7 +21,8 @@ from redis.exceptions import RedisError
 from canvas import engine as engines
 from canvas import stopping
 from canvas.backlog import Backlog
-from canvas.outcomes import encode_unknown, unknown_outcome
+from canvas.lives import lives_used_up
+from canvas.outcomes import encode_unknown
 from status.errors import OrchestrationError
 from status.places import revive
 from status.records import DeadClaim, Ending, OwedPart, OwedTurn, PartRef, Timer
@@ -45,8 +46,10 @@ class Pulse(bootsteps.StartStopStep):
         if getattr(worker, "celeriac_pulse", None):
             return
         engine = engines.of(worker.app)
+        heartbeat = Heartbeat(engine)
+        signals.worker_shutting_down.connect(heartbeat.stopping, weak=False)
         worker.celeriac_pulse = [
-            _thread("celeriac-heartbeat", Heartbeat(engine).beat_for_ever),
+            _thread("celeriac-heartbeat", heartbeat.beat_for_ever),
             _thread("celeriac-timers", Sweeper(engine, worker.hostname).sweep_for_ever),
         ]
 
@@ -74,6 +77,20 @@ class Heartbeat:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._rest = threading.Event()
+        self._stopping = False
+        self._leaving: set[str] = set()  # tokens of claims that the store knows to be leaving
+
+    def stopping(self, **_: Any) -> None:
+        """The worker was told to stop: say so at once, before whoever told it loses patience."""
+        self._stopping = True
+        self._rest.set()
+
+    def _say_leaving(self, by_run: dict[str, list[tuple[int, str, str]]]) -> None:
+        for run_id, claims in by_run.items():
+            new = [claim for claim in claims if claim[2] not in self._leaving]
+            if new:
+                self.engine.store.leaving(run_id, new)
+                self._leaving.update(token for _, _, token in new)
 
     def beat_for_ever(self) -> None:
         """Once a second, until the process ends."""
@@ -84,6 +101,7 @@ class Heartbeat:
             except RedisError as error:
                 logger.warning("no heartbeat: %s", error)
             self._rest.wait(max(0.05, BEAT_S - (monotonic() - start_s)))
+            self._rest.clear()
 
     def beat(self) -> int:
         """Renew what runs now. Returns how many claims."""
@@ -92,6 +110,8 @@ class Heartbeat:
             ref: PartRef | None = getattr(request, "celeriac_ref", None)
             if ref is not None:
                 by_run[ref.run_id].append((ref.n, ref.p, request.celeriac_token))
+        if self._stopping:
+            self._say_leaving(by_run)
         return sum(self.engine.store.vouch(run_id, claims) for run_id, claims in by_run.items())
 
 
@@ -179,7 +199,7 @@ class Sweeper:
             case OwedTurn():
                 if self.backlog.is_lost(self.engine.turn_queue(owed.workflow), owed.since_ms):
                     logger.info("%s: its turn has not come, it is sent again", run_id)
-                    self.engine.send_turn(run_id, owed.workflow)
+                    self.engine.send_turn(run_id, owed.workflow, again=0)
             case OwedPart():
                 if self.backlog.is_lost(owed.queue, owed.since_ms):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
@@ -193,7 +213,7 @@ class Sweeper:
 
     def release(self, ref: PartRef) -> None:
         """A claim that nobody vouches for is over."""
-        outcome = encode_unknown(unknown_outcome())
+        outcome = encode_unknown(lives_used_up())
         ending = self.engine.store.release(ref, token="", call_token=uuid4().hex, outcome=outcome)
         if ending.code != "none":
             logger.warning("%s: its worker is gone, it is given to another", ref.step_id)

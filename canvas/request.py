@@ -1,4 +1,4 @@
-"""A step's message as the worker's parent process sees it."""
+"""Messages of steps and turns as the worker's parent process sees them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from celery.worker.request import Request
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
-from canvas.outcomes import encode_unknown, unknown_outcome
+from canvas.lives import lives_used_up, turn_died
+from canvas.outcomes import encode_unknown
 from status.records import PartRef
 
 logger = logging.getLogger("celeriac")
@@ -37,7 +38,7 @@ class StepRequest(Request):
         if ref is None:
             return
         engine = engines.of(cast("Any", self)._app)  # noqa: SLF001  # our own base's
-        outcome = encode_unknown(unknown_outcome())
+        outcome = encode_unknown(lives_used_up())
         try:
             ending = engine.store.release(ref, token=self.celeriac_token, call_token=token_hex(16), outcome=outcome)
             if engine.go_on(ref.run_id, ending):
@@ -45,3 +46,17 @@ class StepRequest(Request):
         except RedisError as error:
             # The worker's event loop must not wait for Redis; nobody vouches for the claim, so the sweep takes it.
             logger.warning("%s: its process is gone, its claim ends by itself: %s", ref.step_id, error)
+            return
+        if ending.code == "none":
+            # Its step had ended: then the process was taking the turn that followed.
+            turn_died(engine, ref.run_id)
+
+
+class TurnRequest(Request):
+    """Sends the turn again when the process that took it is gone."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """As Celery does; and if the child is gone, its turn goes to another at once."""
+        super().on_failure(exc_info, *args, **kwargs)
+        if not kwargs.get("return_ok"):
+            turn_died(engines.of(cast("Any", self)._app), self.id.partition("/")[0])  # noqa: SLF001  # our own base's

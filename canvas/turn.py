@@ -8,6 +8,7 @@ from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never
 
+from canvas.lives import is_given_up
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
@@ -48,6 +49,8 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             # A step's worker may know nothing of the workflow; whoever serves its turns does.
             engine.send_turn(run_id, record.workflow)
             return
+        if is_given_up(record):
+            return  # its code kills the process: not again, until somebody retries or abandons it
         run, move = _replay(workflow, record)
         if _carry_out(engine, workflow, record, run, move):
             return

@@ -32,14 +32,18 @@ class Workflow(Definition[P, R_co], Generic[P, R_co]):
     retention_s: float | None = None
     acks_late = True
     ignore_result = True
-    Request = "celery.worker.request:Request"
+    Request = "canvas.request:TurnRequest"
 
     def __call__(self, *args: Any, **_kwargs: Any) -> Any:
         if self.request.called_directly:
             raise ConfigError(
                 f"{self.name}(...) does not run a workflow: {self.name}.submit(...), or await {self.name}.s(...)"
             )
-        engines.of(self.app).turn_here(args[0])
+        engine, run_id, known = engines.of(self.app), args[0], self.request.get("celeriac_again")
+        if known is None:
+            engine.turn_here(run_id)
+        else:
+            engine.turn_again(run_id, self.name, known=known, where=self.request.hostname or "")
 
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R_co]: ...

@@ -57,6 +57,7 @@ def run_page(run: RunStatus, events: Sequence[Event], now: datetime) -> Renderab
     parts: list[RenderableType] = [_header(run, now), _phases(run, events)]
     if run.steps:
         parts += [Text(), _steps_table(run, now)]
+        parts += [Text(f"waits: {step.step_id}: {step.waits}", style="yellow") for step in run.steps if step.waits]
     undone = [event for event in events if event.kind.startswith("saga.")]
     if undone:
         parts += [Text(), Text("saga", style="bold"), *(text.event_line(event, with_run=False) for event in undone)]

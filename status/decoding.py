@@ -64,7 +64,7 @@ def run_status_of(run_id: str, run: Mapping[str, str], steps: tuple[StepStatus, 
 
 def steps_of(run_id: str, steps: Mapping[str, str], journal: Mapping[str, str]) -> tuple[StepStatus, ...]:
     """The steps hash, and the errors that the journal has of them."""
-    places = sorted((place for place in steps if not place.endswith(":s")), key=_place)
+    places = sorted((place for place in steps if ":" not in place), key=_place)
     return tuple(_step(run_id, place, steps, journal) for place in places)
 
 
@@ -87,4 +87,13 @@ def _step(run_id: str, place: str, steps: Mapping[str, str], journal: Mapping[st
         started_at=moment(started_ms),
         finished_at=moment(finished_ms),
         error=error,
+        waits=_waits(state, int(attempt), steps.get(f"{place}:w")),
     )
+
+
+def _waits(state: str, attempt: int, note: str | None) -> str | None:
+    """Why a step that nobody has begun has not begun, where a worker has said so of the attempt to run next."""
+    if note is None or state not in {StepState.WAITING, StepState.RETRYING}:
+        return None
+    of_attempt, _, why = note.partition("|")
+    return why if int(of_attempt) == attempt + (state == StepState.RETRYING) else None

@@ -24,6 +24,7 @@ class StepStatus:
         state: See `status.states.StepState`.
         attempt: The one that runs now, or ran last; 1 is the first.
         queue: Where its messages go.
+        waits: Why nobody has begun it, if a worker has said so.
     """
 
     step_id: str
@@ -35,6 +36,7 @@ class StepStatus:
     finished_at: datetime | None
     error: ErrorInfo | None
     child_run_id: str | None = None
+    waits: str | None = None
 
     @property
     def promise(self) -> str | None:

@@ -19,6 +19,7 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "resolve",
+        "enter", "leaving", "turn_down",
     }
 )  # fmt: skip
 

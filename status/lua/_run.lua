@@ -18,7 +18,8 @@
 -- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
 --   b<p> it waits for a timer, or for the outside, and is not to be sent   t<p> the token of its last failed attempt       l<p> lives lost
---   r<p> looks of the sweep at its message
+--   r<p> looks of the sweep at its message            g<p> 1: its message is known to be gone
+--   d<p> where its lives were lost                    q<p> the token of a claim whose worker was told to stop
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
 --   p:<name> the parts that wait for a promise, as `0,2`
@@ -311,6 +312,22 @@ local function let_go(n, p, nonce)
   if redis.call('HDEL', join, 'x' .. p) == 1 then drop_timer('attempt', n, p, nonce) end
   redis.call('HDEL', join, 'c' .. p)
   redis.call('ZREM', DUE, part_id(n, p))
+end
+
+-- A claim is over without an outcome: that is a life, unless its worker was told to stop. A step that must not run
+-- twice (`once`) has lost its only one all the same. Returns how many are lost; also 0 is on record, for stop_rest.
+local function lose_life(n, p, claim, once)
+  local join, leaving = JOINS .. n, redis.call('HMGET', JOINS .. n, 'q' .. p, 'd' .. p)
+  if leaving[1] == claim.token and not once then return redis.call('HINCRBY', join, 'l' .. p, 0) end
+  redis.call('HSET', join, 'd' .. p, leaving[2] and (leaving[2] .. ', ' .. claim.where) or claim.where)
+  return redis.call('HINCRBY', join, 'l' .. p, 1)
+end
+
+-- Put names and numbers into an error (JSON), in the place of `{name}`.
+local function fill(text, values)
+  return (string.gsub(text, '{(%a+)}', function(name)
+    return values[name] and string.sub(cjson.encode(tostring(values[name])), 2, -2)
+  end))
 end
 
 -- An attempt has failed (`left` is e) or timed out (t) and is to be made again after `delay_ms`.

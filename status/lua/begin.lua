@@ -31,7 +31,7 @@ if claim then
   if tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end
   -- Dead. A step that must not run twice is left to the sweep, which gives it up.
   if not twin and cjson.decode(f[5])['once'] then return { 'held' } end
-  redis.call('HINCRBY', join, 'l' .. p, 1)
+  lose_life(n, p, claim)
 end
 
 local deadline_ms = 0

@@ -1,7 +1,8 @@
 -- A claim is over although its attempt never said how it ended: its process died or was stopped.
 --
 -- ARGV[1] n   ARGV[2] p   ARGV[3] nonce   ARGV[4] token, or '' for a claim that nobody vouches for
--- ARGV[5] lives a part has (1 if its spec says `once`)   ARGV[6] its outcome once they are used up
+-- ARGV[5] lives a part has (1 if its spec says `once`)   ARGV[6] its outcome once they are used up, in which {step},
+--         {lost}, {lives} and {where} are filled in
 -- ARGV[7] token of this call
 --
 -- Answers {none}: no such claim, or it is alive; {start, [], part}: publish it again;
@@ -28,14 +29,21 @@ if not twin and (f[2] or before) then
 end
 if twin then spec = spec['undo'] or {} end
 local lives = spec['once'] and 1 or tonumber(ARGV[5])
-if redis.call('HINCRBY', join, 'l' .. p, 1) < lives then return { 'start', {}, start_part(n, p, now) } end
-step_is(n, p, 'failed', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
+local lost, attempt = lose_life(n, p, claim, spec['once']), redis.call('HGET', join, 'a' .. p) or '1'
+if lost < lives then
+  redis.call('HDEL', join, 'r' .. p) -- what was lost before says nothing of this message
+  step_is(n, p, 'waiting', attempt)
+  return { 'start', {}, start_part(n, p, now) }
+end
+local name, where = step_name(n, p), redis.call('HGET', join, 'd' .. p)
+local outcome = fill(ARGV[6], { step = name, lost = lost, lives = lives, where = where })
+step_is(n, p, 'failed', attempt, '', int(now))
 if twin then
-  redis.call('HSETNX', LATE, np, ARGV[6])
+  redis.call('HSETNX', LATE, np, outcome)
   end_with_run(LATE)
-  event('saga.undo_failed', step_name(n, p), 'its process died each time')
+  event('saga.undo_failed', name, 'its process died each time, on ' .. where)
   return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, {} }
 end
-event('step.failed', step_name(n, p), 'its process died each time')
-local decided, stop = end_part(n, p, ARGV[6], ARGV[7], now)
+event('step.failed', name, 'its process died each time, on ' .. where)
+local decided, stop = end_part(n, p, outcome, ARGV[7], now)
 return { decided and 'decided' or 'recorded', stop, decided and {} or start_next(n, now) }

@@ -6,7 +6,7 @@
 --         {turn, since, workflow}           publish a turn, if its message must be lost
 --         {waiting, since, queue, part}     publish `part`, if its message must be lost
 --         {claimed, nonce}                  a claim that nobody vouches for: release it
--- `since`, ms: no message that is wanted now was sent before.
+-- `since`, ms: no message that is wanted now was sent before; 0: a worker had it and could not run it.
 local n, p = ARGV[1], ARGV[2]
 local member = n == '' and RUN_ID or part_id(n, p)
 local score = redis.call('ZSCORE', DUE, member)
@@ -20,7 +20,8 @@ if n == '' then
   local waits = redis.call('HINCRBY', RUN, 'waits', 1)
   look_at(member, math.min(2 ^ (waits + 1), 64))
   local f = redis.call('HMGET', RUN, 'updated_ms', 'workflow')
-  return { 'turn', f[1], f[2] }
+  local gone = redis.call('HDEL', RUN, 'gone') == 1
+  return { 'turn', gone and '0' or f[1], f[2] }
 end
 local f = redis.call('HMGET', JOINS .. n, 'nonce', 'c' .. p, 's' .. p, 'a' .. p)
 if not f[1] or not f[3] then
@@ -32,4 +33,5 @@ local waits = redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1)
 look_at(member, math.min(2 ^ (waits + 1), 64))
 local undoes = string.match(p, '^(%d+)u$')
 local queue = string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^([^|]*)|')
-return { 'waiting', redis.call('HGET', RUN, 'updated_ms'), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
+local gone = redis.call('HDEL', JOINS .. n, 'g' .. p) == 1
+return { 'waiting', gone and '0' or redis.call('HGET', RUN, 'updated_ms'), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
