@@ -33,8 +33,8 @@ def turn_lives_used_up(run_id: str, workflow: str) -> ErrorInfo:
     message = (
         f"the workflow's own code killed its process {{lost}} time(s), on {{where}}: {workflow} is not run again for "
         f"{run_id}. Nothing was undone. The log of that worker says how the process ended (signal 9 is often memory). "
-        "Mend the workflow or put that work in a step, start the workers with it, then `runs retry` it; or end it as it "
-        "stands: `runs cancel --abandon`"
+        "Mend the workflow or put that work in a step, start the workers with it, then `runs retry` it; or end it as "
+        "it stands: `runs cancel --abandon`"
     )
     return ErrorInfo(None, "GivenUp", message, 500)
 

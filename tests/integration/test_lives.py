@@ -212,7 +212,8 @@ def test_turn_that_kills_its_process_is_given_up(deadly, worker, redis_client, f
 
     status = handle.wait_for(lambda status: status.error is not None, timeout_s=30)
 
-    assert redis_client.get("killed") == "5"
+    # One more, if the sweep sent it again before the parent saw the first death.
+    assert redis_client.get("killed") in {"5", "6"}
     assert status.state == "suspended"
     assert "the workflow's own code killed its process 5 time(s), on w1@" in status.error.message
     assert "`runs retry` it" in status.error.message
@@ -233,7 +234,7 @@ def test_a_run_whose_turn_is_given_up_can_be_abandoned(deadly, worker, redis_cli
 
     with pytest.raises(RunCancelled, match="enough"):
         handle.result(timeout_s=15)
-    assert redis_client.get("killed") == "5"
+    assert redis_client.get("killed") in {"5", "6"}
     wait_until(lambda: not due(), "nothing is due any more")
 
 
@@ -253,7 +254,7 @@ def test_a_turn_that_kills_whole_workers_is_given_up_and_others_go_on(deadly, wo
     assert deadly.several.submit(0, 2).result(timeout_s=15)
 
 
-def test_unlucky_steps_that_die_less_often_than_they_have_lives_succeed(deadly, worker):
+def test_a_step_that_dies_less_often_than_it_has_lives_succeeds(deadly, worker):
     worker("deadly")
 
     assert deadly.unlucky.submit(4).result(timeout_s=30) == 5
