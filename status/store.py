@@ -30,6 +30,7 @@ from status.records import (
 )
 from status.scripts import Scripts
 from status.settings import Settings
+from status.store_lives import LivesTransitions
 from status.store_operator import OperatorTransitions
 from status.store_promises import PromiseTransitions
 
@@ -38,7 +39,7 @@ from status.store_promises import PromiseTransitions
 SWEEPER_LEASE_MS = 1500
 
 
-class Store(OperatorTransitions, PromiseTransitions):
+class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
     """Runs, in Redis.
 
     Args:
@@ -177,35 +178,6 @@ class Store(OperatorTransitions, PromiseTransitions):
         """Let the run wait for other code, with `error` (JSON) set."""
         return bool(self._call("park", run_id, seen, error, look_in_ticks))
 
-    def enter(self, run_id: str, *, known: int, where: str, error: str, token: str) -> str:
-        """Ask whether a turn that was sent again may be taken once more.
-
-        Args:
-            known: How many processes are known to have died of it, if this is the first to count.
-            error: The run's (JSON), once its lives are used up; see `enter.lua`.
-
-        Returns:
-            `begin`, `given_up` or `gone`.
-        """
-        return str(self._call("enter", run_id, known, self.settings.max_lives, where, error, token)[0])
-
-    def survived(self, run_id: str) -> None:
-        """A turn that was sent again has let its process live."""
-        self.redis.hdel(self.keys.run(run_id), "turns")
-
-    def turn_down(self, run_id: str, why: str, ref: PartRef | None = None) -> bool:
-        """Give back a message whose code this process does not have: of a part, or (`ref` is None) of a turn.
-
-        Args:
-            why: For people: a line for a part, an error (JSON) for a turn.
-        """
-        place: tuple[Any, ...] = (ref.n, ref.p, ref.nonce, ref.attempt) if ref else ("", "", "", "")
-        return bool(self._call("turn_down", run_id, *place, why))
-
-    def owes_turn(self, run_id: str) -> bool:
-        """Whether nobody has taken the run's turn to its end yet."""
-        return self.redis.zscore(self.keys.due(self.keys.shard_of(run_id)), run_id) is not None
-
     # --- a part -------------------------------------------------------------------
 
     def begin(
@@ -287,10 +259,6 @@ class Store(OperatorTransitions, PromiseTransitions):
     def vouch(self, run_id: str, claims: Iterable[tuple[int, str, str]]) -> int:
         """Renew the claims (await, part, token) of one run; how many of them still stand."""
         return int(self._call("vouch", run_id, *[value for claim in claims for value in claim]))
-
-    def leaving(self, run_id: str, claims: Iterable[tuple[int, str, str]]) -> int:
-        """The worker of these claims (await, part, token) was told to stop; how many of them still stand."""
-        return int(self._call("leaving", run_id, *[value for claim in claims for value in claim]))
 
     def stopped(self, ref: PartRef) -> bool:
         """Whether the part's join was decided, or the part ended, without waiting for it."""
