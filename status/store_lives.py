@@ -1,4 +1,4 @@
-"""What keeps a process that dies from being killed for ever, as part of the `Store`: lives, and code that is missing."""
+"""What keeps a process that dies from being killed for ever, as part of the `Store`: lives, and missing code."""
 
 from __future__ import annotations
 
