@@ -10,7 +10,9 @@ import psutil
 import redis
 from celery import _state
 
+from canvas import engine as engines
 from status import here
+from status.records import PartRef, Publishable
 from waiting import wait_until
 
 #: kombu's suffixes of a queue's lists, one a priority.
@@ -43,6 +45,13 @@ def steal(client: redis.Redis, queue: str = "celery") -> list[tuple[str, str]]:
         while text := client.rpop(queue + suffix):
             stolen.append((queue + suffix, text))
     return stolen
+
+
+def send_again(app: Any, run_id: str) -> None:
+    """Send the message of the first attempt of a run's first step once more, as a broker does that thinks it lost."""
+    store = here.store()
+    nonce, spec = store.redis.hmget(store.keys.join(run_id, 0), ["nonce", "s0"])
+    engines.of(app).publish(run_id, [Publishable(PartRef(run_id, 0, "0", str(nonce), 1), str(spec), "")])
 
 
 def due() -> list[str]:

@@ -8,11 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from canvas import engine as engines
 from canvas.engine import Engine
 from canvas.pulse import Sweeper
-from canvas.turn import take_turn
-from processes import client_of, due, queued, steal
+from processes import client_of, due, queued, send_again
 from status import get_status
 from status.settings import Settings
 from status.store import Store
@@ -30,32 +28,15 @@ def deadly(redis_url, monkeypatch) -> Iterator[Any]:
         yield deadly
 
 
-@pytest.fixture
-def begun(deadly, redis_client):
-    """Submits a run, takes its first turn here and gives the message of its step, which is on its queue."""
-
-    def begin(flow: Any, *args: Any, run_id: str) -> tuple[Any, tuple[str, str]]:
-        handle = flow.submit(*args, run_id=run_id)
-        steal(redis_client)
-        take_turn(engines.of(deadly.app), run_id)
-        (message,) = steal(redis_client)
-        redis_client.lpush(*message)
-        return handle, message
-
-    return begin
-
-
-def test_visibility_redelivery_in_body(begun, worker, deadly, redis_client):
+def test_visibility_redelivery_in_body(deadly, worker, redis_client):
     """The broker gives a message again while its step runs, as after a visibility timeout: it is refused."""
-    handle, message = begun(deadly.several, 5, 1, run_id="r")
-    steal(redis_client)
     nodes = [worker("deadly", concurrency=1, name=f"w{n}") for n in range(2)]
-    redis_client.lpush(*message)
+    handle = deadly.several.submit(5, 1, run_id="r")
     wait_until(lambda: redis_client.lrange("began", 0, -1), "the step runs")
 
     # Either may take it; the one that is busy takes it after its own, when the part has ended.
     for _ in range(6):
-        redis_client.lpush(*message)
+        send_again(deadly.app, "r")
 
     assert handle.result(timeout_s=30) == ["r.0 1"]
     wait_until(lambda: any("is not run: held" in node.output() for node in nodes), "it was refused")
@@ -63,14 +44,14 @@ def test_visibility_redelivery_in_body(begun, worker, deadly, redis_client):
     assert redis_client.lrange("began", 0, -1) == ["r.0"]
 
 
-def test_visibility_redelivery_in_backoff(begun, worker, deadly, redis_client):
+def test_visibility_redelivery_in_backoff(deadly, worker, redis_client):
     """The message of a failed attempt comes again while its retry waits for its time."""
-    handle, message = begun(deadly.again, run_id="r")
-    node = worker("deadly", concurrency=1, name="w1")
-    wait_until(lambda: get_status("r").steps[0].state == "retrying", "the first attempt has failed")
+    node = worker("deadly", concurrency=1)
+    handle = deadly.again.submit(run_id="r")
+    wait_until(lambda: any(step.state == "retrying" for step in get_status("r").steps), "the first attempt has failed")
 
     for _ in range(3):
-        redis_client.lpush(*message)
+        send_again(deadly.app, "r")
 
     assert handle.result(timeout_s=30) == 2
     wait_until(lambda: node.output().count("attempt 1 is not run") == 3, "all of them were refused")
