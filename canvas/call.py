@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, cast
 
 from celery.canvas import Signature
 
+from canvas import children
 from canvas.outcomes import failure
 from canvas.payload import compact
 from canvas.waitables import Part
 from status.errors import ConfigError
-from status.records import NewPart
+from status.records import NewPart, check_run_id
 
 if TYPE_CHECKING:
     from canvas.step import Unary
@@ -97,6 +98,18 @@ class Call(Signature[R_co], Part[R_co]):
         """What undoes it, for `saga.run(...)`. Gives a new call."""
         return self._with(undone_by=(undo, args))
 
+    def with_run_id(self, run_id: str) -> Self:
+        """The run id of a child workflow; without it, it is made of its parent's. Gives a new call.
+
+        Raises:
+            ConfigError: It is a step's call, or the id is malformed.
+        """
+        if not getattr(self.definition, "is_workflow", False):
+            raise ConfigError(
+                f"{self!r}.with_run_id({run_id!r}): a step has no run of its own, only a workflow's call has"
+            )
+        return self._with(run_id=check_run_id(run_id))
+
     def set(self, immutable: bool | None = None, **options: Any) -> Self:
         """Celery's own options (`queue`, `priority`, …). Changes this call.
 
@@ -148,8 +161,7 @@ class Call(Signature[R_co], Part[R_co]):
     def prepare(self) -> NewPart:
         definition, plan = self.definition, self.plan
         if getattr(definition, "is_workflow", False):
-            # Sent as a step, its message would be a turn of a run that is not there: the parent would wait for ever.
-            raise ConfigError(f"{self!r}: a workflow can't be awaited in another yet: let a step submit it")
+            return children.prepare(self)
         definition.codec.check(self["args"], self["kwargs"])
         queue = definition.queue_of(self["options"])
         return NewPart(

@@ -12,6 +12,7 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from canvas import children
 from canvas.lives import enter_again
 from canvas.publisher import Publisher
 from canvas.stopping import send_stop
@@ -82,8 +83,16 @@ class Engine:
         if ending.publish:
             self.publish(run_id, ending.publish)
         if ending.stop:
-            send_stop(self.app, ending.stop)
+            self.stop(ending.stop)
         return ending.code == "decided"
+
+    def stop(self, claims: Sequence[Claim]) -> None:
+        """Stop steps and children that nobody waits for."""
+        send_stop(self.app, claims)
+        try:
+            children.stop(self, claims)
+        except RedisError as error:
+            logger.warning("a child was not told to stop, the sweep will tell it: %s", error)
 
     def publish(self, run_id: str, parts: Iterable[Publishable], workflow: str | None = None) -> None:
         """Send parts that the store says may start now."""
@@ -105,9 +114,17 @@ class Engine:
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
         """Send step messages; what can't be sent stays due."""
         try:
+            if any("child" in spec for _, spec in rows):
+                rows = self._without_children(rows)
             self.publisher.steps(rows, workflow)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
+
+    def _without_children(self, rows: list[tuple[PartRef, dict[str, Any]]]) -> list[tuple[PartRef, dict[str, Any]]]:
+        for ref, spec in rows:
+            if "child" in spec:
+                children.submit(self, ref, spec)
+        return [row for row in rows if "child" not in row[1]]
 
     def turn_queue(self, workflow: str) -> str:
         """The queue that turns of a workflow go to."""
@@ -168,7 +185,7 @@ class Engine:
 
     def wake(self, run_id: str, stop: Sequence[Claim]) -> None:
         """Stop these claims, and let the run's workers know that it may owe a turn."""
-        send_stop(self.app, stop)
+        self.stop(stop)
         self.send_turn_of(run_id)
 
 

@@ -18,14 +18,14 @@ from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from canvas import children, stopping
 from canvas import engine as engines
-from canvas import stopping
 from canvas.backlog import Backlog
 from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
 from status.errors import OrchestrationError
 from status.places import revive
-from status.records import DeadClaim, Ending, OwedPart, OwedTurn, PartRef, Timer
+from status.records import DeadClaim, Ending, OwedNews, OwedPart, OwedStop, OwedTurn, PartRef, Timer
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
@@ -208,11 +208,16 @@ class Sweeper:
                     logger.info("%s: its turn has not come, it is sent again", run_id)
                     self.engine.send_turn(run_id, owed.workflow, again=0)
             case OwedPart():
-                if self.backlog.is_lost(owed.queue, owed.since_ms):
+                # A child has no message that could be lost: it is not known to be there.
+                if owed.queue.startswith(">") or self.backlog.is_lost(owed.queue, owed.since_ms):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
                     self.engine.publish(run_id, [owed.part])
             case DeadClaim():
                 self.release(owed.ref)
+            case OwedStop():
+                children.stop(self.engine, [owed.claim])
+            case OwedNews():
+                children.tell(self.engine, run_id)
             case None:
                 pass
             case _:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
+from canvas.children import digest
 from canvas.context import refuse_in_workflow
 from canvas.handle import RunHandle
-from canvas.payload import compact
 from status import here
 from status.errors import ConfigError, StoreUnavailable
 
@@ -36,7 +35,7 @@ def submit_run(
             own_id,
             workflow=workflow.name,
             input_json=text,
-            digest=sha256(compact([workflow.name, text]).encode()).hexdigest(),
+            digest=digest(workflow.name, text),
             token=uuid4().hex,
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
@@ -61,4 +60,4 @@ def submit_waitable(waitable: Waitable[Any], *, run_id: str | None, timeout_s: f
         )
     workflow: Workflow[Any, Any] = waitable.definition
     args, kwargs = workflow.codec.decode(waitable["args"], waitable["kwargs"])
-    return submit_run(workflow, args, kwargs, run_id=run_id, timeout_s=timeout_s)
+    return submit_run(workflow, args, kwargs, run_id=run_id or waitable.plan.run_id, timeout_s=timeout_s)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from secrets import token_hex
 from time import monotonic
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
+from canvas import children
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
@@ -27,6 +30,9 @@ logger = logging.getLogger("celeriac")
 
 #: A turn that is overtaken this often leaves the run to those that overtake it: it is due.
 STARTS = 50
+
+#: Parts that somebody must be sent; a sleep waits by itself.
+SENT = frozenset({"step", "child"})
 
 #: More user code than this in one turn keeps a worker's slot from its steps.
 SLOW_TURN_S = 1.0
@@ -127,6 +133,9 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     run.write_ahead()
     nonce = nonce_of(run.generations.of_await(asks.n))
     recipe = asks.recipe
+    if any(part.kind == "child" for part in asks.parts):
+        generation = run.generations.of_await(asks.n)
+        asks = replace(asks, parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
@@ -162,14 +171,14 @@ def _at_once(asks: Asks) -> Iterable[str]:
     """The parts that start when their join is opened."""
     if asks.batch is not None:
         return map(str, range(min(asks.batch.window, asks.batch.size)))
-    return (str(p) for p, part in enumerate(asks.parts) if part.kind == "step" and not part.delay_ms)
+    return (str(p) for p, part in enumerate(asks.parts) if part.kind in SENT and not part.delay_ms)
 
 
 def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Mapping[str, int]) -> None:
     rows = [
         (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), _spec(asks, int(p)))
         for p, attempt in attempts.items()
-        if asks.batch is not None or asks.parts[int(p)].kind == "step"
+        if asks.batch is not None or asks.parts[int(p)].kind in SENT
     ]
     engine.send(record.run_id, rows, record.workflow)
 
@@ -177,8 +186,9 @@ def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attem
 def _spec(asks: Asks, p: int) -> dict[str, Any]:
     if asks.recipe.batch is not None:
         return asks.recipe.batch.spec(p)
-    call: Any = asks.recipe.parts[p]
-    spec: dict[str, Any] = call.spec(asks.parts[p].queue)
+    call, part = asks.recipe.parts[p], asks.parts[p]
+    # A child's has its run id, which the call does not know.
+    spec: dict[str, Any] = json.loads(part.spec) if part.kind == "child" else cast("Any", call).spec(part.queue)
     return spec
 
 
@@ -208,6 +218,8 @@ def _end(
     )
     if answer == "completed":
         run.let_out()
+        if record.fields.get("tells"):
+            children.tell(engine, record.run_id)
         logger.info("run %s %s", record.run_id, compact({"state": state, "error": error.message if error else None}))
     return answer != "moved"
 

@@ -39,6 +39,8 @@ class Undo:
             ConfigError: It is neither a call nor a step, or a call was given arguments.
             PayloadError: An argument can't be carried.
         """
+        if getattr(undo.definition if isinstance(undo, Call) else undo, "is_workflow", False):
+            raise ConfigError(f"{undo!r} is a workflow: an undo is a step, or a call of one")
         if isinstance(undo, Call):
             if args:
                 raise ConfigError(f"{undo!r} is a call and runs as it stands: give the step itself, or no arguments")

@@ -110,7 +110,7 @@ def _steps_table(run: RunStatus, now: datetime) -> Table:
             step.name,
             text.step_text(step.state),
             str(step.attempt),
-            step.queue,
+            f"run {step.child_run_id}" if step.child_run_id else step.queue,
             "" if took_s is None else text.length(took_s),
             f"{text.short_type(step.error)}: {step.error.message}" if step.error else "",
         )

@@ -78,16 +78,18 @@ def _step(run_id: str, place: str, steps: Mapping[str, str], journal: Mapping[st
     state, attempt, started_ms, finished_ms = (steps.get(f"{place}:s") or f"{StepState.WAITING}|1||").split("|")
     outcome = journal.get(place, "")
     error = error_from_json(outcome[1:]) if outcome[:1] in {"e", "u"} and len(outcome) > 1 else None
+    child = queue[1:] if queue.startswith(">") else None
     return StepStatus(
         step_id=f"{run_id}/{place}",
         name=name,
         state=state,
         attempt=int(attempt),
-        queue=queue,
+        queue="" if child else queue,
         started_at=moment(started_ms),
         finished_at=moment(finished_ms),
         error=error,
         waits=_waits(state, int(attempt), steps.get(f"{place}:w")),
+        child_run_id=child,
     )
 
 

@@ -73,8 +73,13 @@ class Claim(NamedTuple):
     """Who runs a part: which delivery, on which worker."""
 
     token: str
-    where: str  #: the worker's node name
+    where: str  #: the worker's node name; of a child workflow `>` and its run id
     interruptible: bool
+
+    @property
+    def child(self) -> str:
+        """The run id of the child workflow that the part is; '' if it is a step."""
+        return self.where[1:] if self.where.startswith(">") else ""
 
 
 def claims_of(flat: Sequence[str]) -> tuple[Claim, ...]:
@@ -111,7 +116,7 @@ class Ending:
 class NewPart:
     """A part of a join that is about to be opened."""
 
-    kind: Literal["step", "sleep", "promise"]
+    kind: Literal["step", "sleep", "promise", "child"]
     queue: str
     label: str
     spec: str = "{}"
@@ -222,8 +227,37 @@ class DeadClaim:
     ref: PartRef
 
 
+@dataclass(frozen=True, slots=True)
+class OwedStop:
+    """A child that is to be told to stop."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class OwedNews:
+    """Parents that are to be told how this run ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnd:
+    """How a child has ended.
+
+    Attributes:
+        result: JSON; of a child that completed.
+        error: JSON; of another.
+        tells: The parts of its parents that don't know yet.
+    """
+
+    state: str
+    result: str
+    error: str
+    submitted_ms: int
+    tells: tuple[PartRef, ...]
+
+
 #: What the sweep finds due; None: nothing is owed any more.
-Owed = OwedTurn | OwedPart | DeadClaim | None
+Owed = OwedTurn | OwedPart | DeadClaim | OwedStop | OwedNews | None
 
 
 @dataclass(frozen=True, slots=True)

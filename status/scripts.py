@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError, Time
 RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
-        "abandon", "retry", "resolve",
+        "abandon", "retry", "resolve", "child", "told",
         "enter", "leaving", "turn_down",
     }
 )  # fmt: skip

@@ -18,7 +18,9 @@ from status.records import (
     News,
     Opening,
     Owed,
+    OwedNews,
     OwedPart,
+    OwedStop,
     OwedTurn,
     PartRef,
     Publishable,
@@ -30,6 +32,7 @@ from status.records import (
 )
 from status.scripts import Scripts
 from status.settings import Settings
+from status.store_children import ChildTransitions
 from status.store_lives import LivesTransitions
 from status.store_operator import OperatorTransitions
 from status.store_promises import PromiseTransitions
@@ -39,7 +42,7 @@ from status.store_promises import PromiseTransitions
 SWEEPER_LEASE_MS = 1500
 
 
-class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
+class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTransitions):
     """Runs, in Redis.
 
     Args:
@@ -82,7 +85,6 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
         token: str,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
-        parent: str = "",
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
 
@@ -95,7 +97,7 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
         """
         keep_ms = retention_ms or self.settings.retention_s * 1000
         answer = self._call(
-            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, parent
+            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, ""
         )
         if answer[0] == "conflict":
             raise RunConflict(
@@ -168,7 +170,7 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
         Raises:
             RunNotFound: There is no such run.
         """
-        answer = self._call("cancel", run_id, reason, code, token)
+        answer = self._call("cancel", run_id, reason, code, token, "", 0)
         if answer[0] == "gone":
             raise RunNotFound(run_id)
         stop = answer[1] if answer[0] == "decided" else []
@@ -317,6 +319,10 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions):
             case "waiting":
                 part = next(self._publishable(run_id, int(n), answer[3]))
                 return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))
+            case "stop":
+                return OwedStop(claims_of(answer[1])[0])
+            case "tell":
+                return OwedNews()
             case "claimed":
                 return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
         return None

@@ -1,9 +1,10 @@
 -- What `complete` and `abandon` share: a run ends, and with it all that it has in Redis gets an end.
 --
--- Every key of it expires after its retention. The state it was in is left, and the listing forgets what
+-- A child owes its parents the news of it. Every key of it expires after its retention. The state it was in is left, and the listing forgets what
 -- Redis forgets, a few runs at each end of one.
+local TELL_MS = 24 * 3600 * 1000
 local function end_run(was, state, result, error, token, now)
-  local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose')
+  local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose', 'tells')
   local keep_ms = tonumber(f[1])
   redis.call('HSET', RUN, 'ctoken', token, 'finished_ms', int(now))
   if result ~= '' then redis.call('HSET', RUN, 'result', result) end
@@ -17,6 +18,11 @@ local function end_run(was, state, result, error, token, now)
   redis.call('XADD', EVENTS .. ':end', '*', 'k', state)
   redis.call('PEXPIRE', EVENTS .. ':end', int(math.min(keep_ms, 60000)))
   for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES }) do redis.call('PEXPIRE', key, int(keep_ms)) end
+  if f[4] then
+    look_at(part_id('tell', ''), 0)
+    -- Its parents must be able to hear of it, however short it is kept; `told` sets it right.
+    redis.call('PEXPIRE', RUN, int(math.max(keep_ms, TELL_MS)))
+  end
   -- A join that still has a claim goes when the claim does; this is for a claim that nobody gives back.
   if tonumber(f[3] or '0') > 0 then
     local awaits = redis.call('HKEYS', JOURNAL)

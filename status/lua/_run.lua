@@ -25,6 +25,8 @@
 --   p:<name> the parts that wait for a promise, as `0,2`
 -- A batch also has window next chunk tpl step keep, in <join>:items its items, `chunk` to an element of the list, and
 -- in <join>:live the parts that have begun and not ended: only these have fields of their own (see open_join.lua).
+-- The claim of a part that is a child workflow is `message id of the part|>child run id|0`: no worker holds it, and
+-- nobody vouches for it. In `due`, `n.pc` is: tell that child to stop; `tell.` of the child: tell its parents how it ended.
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -88,6 +90,11 @@ end
 local function end_with_run(key)
   local left = redis.call('PTTL', RUN)
   if left > 0 then redis.call('PEXPIRE', key, left) end
+end
+
+-- The child that part p was is to stop; that is owed to it until it has been told.
+local function stop_child(n, p, where)
+  if string.sub(where, 1, 1) == '>' then look_at(part_id(n, p .. 'c'), 0) end
 end
 
 local function parse_claim(claim)
@@ -169,8 +176,10 @@ local function stop_rest(n, nonce, now)
   for _, p in ipairs(parts_of(n)) do
     if not has_ended(n, p) then
       retire(n, p, nonce)
-      if redis.call('HEXISTS', join, 'c' .. p) == 1 then
+      local claim = claim_of(join, p)
+      if claim then
         loose = loose + 1
+        stop_child(n, p, claim.where)
       else
         redis.call('ZREM', DUE, part_id(n, p))
         local f = redis.call('HMGET', join, 'a' .. p, 'l' .. p, 'z' .. p)

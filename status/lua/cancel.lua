@@ -1,13 +1,26 @@
 -- Cancel a run, once: the open await, or else the next one, is decided as cancelled.
 --
 -- ARGV[1] reason   ARGV[2] code: 409 cancelled, 408 its time is up   ARGV[3] token
+-- ARGV[4] '', or of a child that its parent stops: the message id of the parent's part
+-- ARGV[5] how long a child that is not there yet is remembered as stopped, ms
 --
 -- Answers {late, state}: it has ended
 --         {decided, stop}: the open await is; take the run's next turn, stop these claims
 --         {noted}: nothing is open; the next await is answered so
-local f = redis.call('HMGET', RUN, 'state', 'open', 'kill', 'killed')
-if not f[1] then return { 'gone' } end
+--         {stopped}: the child is not there: if it comes, it is not started
+--         {foreign}: the child was there before this parent, and goes on
+local f = redis.call('HMGET', RUN, 'state', 'open', 'kill', 'killed', 'parent', 'parent_kill', 'tells')
+local parent = ARGV[4]
+if not f[1] then
+  if parent == '' then return { 'gone' } end
+  redis.call('HSET', RUN, 'stopped', parent)
+  redis.call('PEXPIRE', RUN, ARGV[5])
+  return { 'stopped' }
+end
 if FINAL[f[1]] then return { 'late', f[1] } end
+if parent ~= '' and f[5] ~= string.match(parent, '^[^~]*') then return { 'foreign' } end
+if parent ~= '' and f[6] == parent then return { 'noted' } end
+if parent ~= '' then redis.call('HSET', RUN, 'parent_kill', parent) end
 if f[3] == ARGV[3] then
   if f[4] == '' then return { 'noted' } end
   return { 'decided', loose_claims(f[4]) }

@@ -32,7 +32,10 @@ local function too_late(before, mine)
   local undo = {}
   if not before then undo = end_late(n, p, outcome, now) end
   if mine then let_go(n, p, nonce) end
-  if before == 't' then redis.call('HSETNX', LATE, np, outcome) end
+  if before == 't' then
+    redis.call('HSETNX', LATE, np, outcome)
+    end_with_run(LATE)
+  end
   -- Another process of this part has succeeded already: then that is what happened.
   if string.sub(before or '', 1, 1) ~= 'v' then
     step_is(n, p, kind == 'done' and 'done' or 'stopped', attempt, ARGV[9], int(now))

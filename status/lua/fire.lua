@@ -38,6 +38,7 @@ local function time_out()
   if claim then
     loosen(n, 1)
     stop = { p, claim.token, claim.where, claim.interruptible }
+    stop_child(n, p, claim.where)
   else
     redis.call('ZREM', DUE, part_id(n, p))
   end

@@ -6,6 +6,8 @@
 --         {turn, since, workflow}           publish a turn, if its message must be lost
 --         {waiting, since, queue, part}     publish `part`, if its message must be lost
 --         {claimed, nonce}                  a claim that nobody vouches for: release it
+--         {stop, claim}                     a child that is to be told to stop
+--         {tell}                            parents that are to be told how this run ended
 -- `since`, ms: no message that is wanted now was sent before; 0: a worker had it and could not run it.
 local n, p = ARGV[1], ARGV[2]
 local member = n == '' and RUN_ID or part_id(n, p)
@@ -23,12 +25,33 @@ if n == '' then
   local gone = redis.call('HDEL', RUN, 'gone') == 1
   return { 'turn', gone and '0' or f[1], f[2] }
 end
+if n == 'tell' then
+  look_at(member, math.min(2 ^ (redis.call('HINCRBY', RUN, 'waits', 1) + 1), 64))
+  return { 'tell' }
+end
+local child = string.match(p, '^(%d+)c$')
+if child then
+  local claim = claim_of(JOINS .. n, child)
+  if not claim then
+    redis.call('ZREM', DUE, member)
+    return { 'none' }
+  end
+  look_at(member, math.min(2 ^ (redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1) + 1), 64))
+  return { 'stop', { child, claim.token, claim.where, claim.interruptible } }
+end
 local f = redis.call('HMGET', JOINS .. n, 'nonce', 'c' .. p, 's' .. p, 'a' .. p)
 if not f[1] or not f[3] then
   redis.call('ZREM', DUE, member)
   return { 'none' }
 end
-if f[2] then return { 'claimed', f[1] } end
+if f[2] then
+  if not string.find(f[2], '|>', 1, true) then return { 'claimed', f[1] } end
+  -- A child that nobody has said to be there. Nobody waits for one whose part, or its join, has ended.
+  if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 or redis.call('HEXISTS', JOURNAL, n) == 1 then
+    redis.call('ZREM', DUE, member)
+    return { 'none' }
+  end
+end
 local waits = redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1)
 look_at(member, math.min(2 ^ (waits + 1), 64))
 local undoes = string.match(p, '^(%d+)u$')

@@ -5,13 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from canvas import ConfigError, Run, fan_out_fail, perform, step, undoing, workflow
+from canvas import perform, step, undoing
 from canvas.outcomes import Done
 from canvas.pulse import Sweeper
-from canvas.replay import Raised
-from core import current_app, play
 from status.keys import Keys
 from status.records import Grant, PartRef
 
@@ -63,23 +59,3 @@ def test_an_error_of_a_listener_is_not_the_steps(monkeypatch):
 @step(name="pulse.do")
 def do() -> int:
     return 1
-
-
-@workflow(name="pulse.child")
-async def child(run: Run) -> int:
-    return 1
-
-
-@pytest.mark.parametrize("make", [child.s, lambda: fan_out_fail(do.s(), child.s())])
-def test_a_child_workflow_is_refused_and_does_not_hang(make):
-    """Until there are child workflows: its message would start a turn of a run that is not there."""
-
-    async def body(run: Run):
-        await make()
-
-    with current_app("pulse"):
-        move, _ = play(body)
-
-    assert isinstance(move, Raised)
-    assert isinstance(move.error, ConfigError)
-    assert "pulse.child" in str(move.error)
