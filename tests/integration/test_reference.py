@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -36,6 +37,8 @@ from canvas.pulse import Sweeper
 from canvas.turn import take_turn
 from core import current_app
 from leaks import keys_without_end
+from simulation.plans import DELAY_S, Join, Plan, message, value
+from simulation.reference import Asked, Ended, Entry, NotYet, Reference
 from status.records import PartRef, RunRecord, Timer
 from status.settings import Settings
 from status.states import FINAL
@@ -47,17 +50,6 @@ TROUBLE, KIND = 60, 400
 
 
 # --- what is run -----------------------------------------------------------------------
-
-
-@dataclass
-class Join:
-    """One await: its kind and, for each part, whether it succeeds, how often it fails first, and its delay."""
-
-    kind: str
-    good: list[bool]
-    flaky: list[int]
-    delayed: list[bool]
-    need: int = 1
 
 
 @step(name="reference.do")
@@ -82,7 +74,7 @@ async def flow(run: Run, plan: list[Join]) -> list[Any]:
 
 
 async def _await(n: int, join: Join) -> Any:
-    parts = [do.s(n, p).after(60) if late else do.s(n, p) for p, late in enumerate(join.delayed)]
+    parts = [do.s(n, p).after(DELAY_S) if late else do.s(n, p) for p, late in enumerate(join.delayed)]
     match join.kind:
         case "await":
             return await parts[0]
@@ -96,73 +88,6 @@ async def _await(n: int, join: Join) -> Any:
             return [won.index, won.value]
         case _:
             return [list(one) for one in await quorum(join.need, *parts)]
-
-
-def value(n: int, p: int) -> int:
-    return 100 * n + p
-
-
-def message(n: int, p: int) -> str:
-    return f"{n}.{p} failed"
-
-
-# --- what it must give -----------------------------------------------------------------
-
-
-def reference(plan: list[Join], log: list[tuple[Any, ...]]) -> tuple[list[Any], list[int]]:
-    """The result for outcomes in this order, and after which entry of the log each await was decided."""
-    said: list[Any] = []
-    decided_at: list[int] = []
-    events = iter(enumerate(log))
-    cancelled_next = False
-    at = -1
-    for n, join in enumerate(plan):
-        good: list[int] = []
-        bad: list[int] = []
-        answer = None
-        if cancelled_next:
-            answer, cancelled_next = ["Cancelled", "enough"], False
-        while answer is None:
-            at, event = next(events)
-            if event == ("cancel", "noted"):
-                cancelled_next = True  # nothing was open: this await was not asked for yet
-                answer = ["Cancelled", "enough"]
-                cancelled_next = False
-            elif event == ("cancel", "decided"):
-                answer = ["Cancelled", "enough"]
-            else:
-                of, p, ok = event
-                assert of == n, f"an outcome of await {of} counted while {n} was open"
-                (good if ok else bad).append(p)
-                answer = verdict(n, join, good, bad)
-        said.append(answer)
-        decided_at.append(at)
-    return said, decided_at
-
-
-def verdict(n: int, join: Join, good: list[int], bad: list[int]) -> Any:  # noqa: C901, PLR0911  # a branch a kind
-    size = len(join.good)
-    failures = [[p, message(n, p)] for p in sorted(bad)]
-    match join.kind:
-        case "await" | "fan_out_fail":
-            if bad:
-                return ["StepFailed", [[bad[0], message(n, bad[0])]]]
-            if len(good) == size:
-                return value(n, 0) if join.kind == "await" else [value(n, p) for p in range(size)]
-        case "fan_out":
-            if len(good) + len(bad) == size:
-                return [[value(n, p) if p in good else None for p in range(size)], failures]
-        case "race":
-            if good:
-                return [good[0], value(n, good[0])]
-            if len(bad) == size:
-                return ["AllFailed", failures]
-        case _:
-            if len(good) == join.need:
-                return [[p, value(n, p)] for p in good]
-            if len(bad) > size - join.need:
-                return ["QuorumFailed", failures]
-    return None
 
 
 # --- the world -------------------------------------------------------------------------
@@ -191,7 +116,7 @@ class World:
     asleep: list[Body] = field(default_factory=list)
     said: list[tuple[PartRef, str, str, str, dict[str, Any]]] = field(default_factory=list)
     old: list[RunRecord] = field(default_factory=list)
-    log: list[tuple[Any, ...]] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
     started_early: set[tuple[int, str]] = field(default_factory=set)
     tokens: int = 0
 
@@ -271,7 +196,7 @@ class World:
         place = (ref.n, ref.p)
         assert place not in {(body.ref.n, body.ref.p) for body in self.bodies}, f"{place} runs twice"
         if self.plan[ref.n].delayed[int(ref.p)] and place not in self.started_early:
-            before = {(n, p) for n, p, ok in self.arrivals() if not ok}
+            before = {(entry.n, entry.p) for entry in self.log if isinstance(entry, Ended) and entry.came != "v"}
             assert self.plan[ref.n].kind == "race"
             assert all((ref.n, p) in before for p in range(int(ref.p))), f"{place} began before its time"
         self.bodies.append(Body(ref, token))
@@ -304,17 +229,14 @@ class World:
         now = self.store.load(RUN)
         assert now is not None
         if not was_recorded and f"{ref.n}.{ref.p}" in now.journal:
-            self.log.append((ref.n, int(ref.p), outcome[0] == "v"))
-            decides = reference_decides(self.plan, self.log)
-            assert (ending.code == "decided") is decides, f"{ending.code} after {self.log}"
+            self.log.append(Ended(ref.n, int(ref.p), outcome[0]))
+            decided = decides(self.plan, self.log)
+            assert (ending.code == "decided") is decided, f"{ending.code} after {self.log}"
         elif was_recorded:
             assert seen.journal[f"{ref.n}.{ref.p}"] == now.journal[f"{ref.n}.{ref.p}"], "an outcome was changed"
         dies = not careful and self.random.random() < 0.2
         if not dies and self.engine.go_on(RUN, ending):
             take_turn(self.engine, RUN, ending.record)
-
-    def arrivals(self) -> list[tuple[int, int, bool]]:
-        return [entry for entry in self.log if len(entry) == 3]  # type: ignore[misc]
 
     def say_again(self) -> None:
         """A lost reply: the same call once more; or a stranger that did the same work."""
@@ -365,7 +287,7 @@ class World:
         self.cancels = False
         ending = self.store.cancel(RUN, "enough", token=self.token())
         if ending.code != "late":
-            self.log.append(("cancel", ending.code))
+            self.log.append(Asked(ending.code, "enough"))
         if self.random.random() < 0.5 and self.engine.go_on(RUN, ending):
             take_turn(self.engine, RUN)
 
@@ -417,20 +339,12 @@ class World:
         return list(self.store.redis.zrange(self.store.keys.due(self.shard), 0, -1))
 
 
-def reference_decides(plan: list[Join], log: list[tuple[Any, ...]]) -> bool:
+def decides(plan: list[Join], log: list[Entry]) -> bool:
     """Whether the last entry of the log decided an await."""
-    try:
-        return reference(plan, log)[1][-1] == len(log) - 1
-    except StopIteration:
-        pass
-    for n in range(len(plan)):
-        try:
-            decided = reference(plan[: n + 1], log)[1]
-        except (StopIteration, AssertionError):
-            return False
-        if decided[-1] == len(log) - 1:
-            return True
-    return False
+    reference = Reference(Plan(plan), log)
+    with suppress(NotYet):
+        reference.state()
+    return reference.decided_at[-1:] == [len(log) - 1]
 
 
 # --- the property ------------------------------------------------------------------------
@@ -469,8 +383,9 @@ def test_a_run_gives_what_the_order_of_its_outcomes_says(app, redis_client, plan
 
     record = store.load(RUN)
     assert record is not None
-    expected, _ = reference(plan, world.log)
-    assert json.loads(record.fields["result"]) == expected
+    reference = Reference(Plan(plan), world.log)
+    assert reference.state() == "completed"
+    assert json.loads(record.fields["result"]) == reference.said
     assert record.fields["phase"] == "end"
     decisions = [
         fields["n"] for _, fields in redis_client.xrange(store.keys.events(RUN)) if fields["k"] == "join.decided"

@@ -1,0 +1,119 @@
+"""What a run is to do: awaits of every kind, drawn at random and small enough that thousands take a minute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+#: How `.after` is written for a part that is delayed.
+DELAY_S = 60.0
+
+
+@dataclass
+class Join:
+    """One await.
+
+    Attributes:
+        kind: await, fan_out_fail, fan_out, race, quorum or sleep.
+        good: Whether each part succeeds in the end.
+        flaky: How many attempts of it fail before.
+        delayed: Whether it starts `delay_s` later.
+        steps: Which step a part is: do, brisk (may be terminated), once (not idempotent), limited (2 s an attempt).
+        within_s: Time limits of parts, 0: none.
+        timeout_s: Of the whole await, 0: none.
+        fatal: The workflow lets its error through.
+        undone: In the saga: each part has an undo.
+    """
+
+    kind: str
+    good: list[bool]
+    flaky: list[int]
+    delayed: list[bool]
+    need: int = 1
+    delay_s: float = DELAY_S
+    steps: list[str] = field(default_factory=list)
+    within_s: list[float] = field(default_factory=list)
+    timeout_s: float = 0.0
+    fatal: bool = False
+    undone: bool = False
+
+    def step(self, p: int) -> str:
+        return self.steps[p] if self.steps else "do"
+
+
+@dataclass
+class Plan:
+    """One run.
+
+    Attributes:
+        catches: The workflow catches a cancel and goes on.
+        strategy: Of its saga; '': it has none.
+        covered: How many of its awaits are in the saga.
+        raises: The saga's block ends with an error of its own.
+        bad_undos: Parts `n.p` whose undo always fails.
+        deadline_s: Of the run, 0: none.
+        cancels_ms: When somebody cancels it.
+    """
+
+    joins: list[Join]
+    catches: bool = True
+    strategy: str = ""
+    covered: int = 0
+    raises: bool = False
+    bad_undos: tuple[str, ...] = ()
+    deadline_s: float = 0.0
+    cancels_ms: tuple[int, ...] = ()
+
+
+def value(n: int, p: int) -> int:
+    """What part p of await n gives, if it is given no basis."""
+    return 100 * n + p
+
+
+def message(n: int, p: int) -> str:
+    """What it says when it fails."""
+    return f"{n}.{p} failed"
+
+
+def basis_of(said: list[Any]) -> int:
+    """A number that goes into all that comes after: a step of another life of the run would show."""
+    return 10_000 * (sum(map(ord, repr(said))) % 1000) if said else 0
+
+
+def draw(random: Random) -> Plan:
+    """A random plan."""
+    saga = random.random() < 0.4
+    joins = [_join(random, saga=saga) for _ in range(random.randint(1, 4))]
+    plan = Plan(joins, catches=random.random() < 0.5)
+    if saga:
+        plan.strategy = random.choice(["compensate_all", "compensate_completed", "best_effort"])
+        plan.covered = random.randint(1, len(joins))
+        plan.raises = random.random() < 0.5
+        places = [f"{n}.{p}" for n, join in enumerate(joins) for p in range(len(join.good))]
+        plan.bad_undos = tuple(place for place in places if random.random() < 0.05)
+        for join in joins[: plan.covered]:
+            join.undone = random.random() < 0.8
+            join.fatal = random.random() < 0.4
+    if random.random() < 0.15:
+        plan.deadline_s = random.choice([0.5, 2.0, 6.0])
+    if random.random() < 0.25:
+        plan.cancels_ms = tuple(random.randint(1, 6000) for _ in range(random.choice([1, 1, 2])))
+    return plan
+
+
+def _join(random: Random, *, saga: bool) -> Join:
+    kind = random.choice(["await", "fan_out_fail", "fan_out", "race", "quorum", *([] if saga else ["sleep"])])
+    size = 1 if kind in {"await", "sleep"} else random.randint(1, 3)
+    flaws = random.random() < 0.5
+    return Join(
+        kind,
+        good=[random.random() < 0.75 for _ in range(size)],
+        flaky=[random.choice([0, 1, 2]) if flaws and random.random() < 0.4 else 0 for _ in range(size)],
+        delayed=[random.random() < 0.5 for _ in range(size)] if random.random() < 0.2 else [False] * size,
+        need=random.randint(1, size),
+        delay_s=random.choice([0.3, 2.0]),
+        steps=[random.choice(["do", "do", "do", "brisk", "once", "limited"]) for _ in range(size)],
+        within_s=[random.choice([0.5, 3.0]) if random.random() < 0.1 else 0.0 for _ in range(size)],
+        timeout_s=random.choice([0.5, 3.0]) if random.random() < 0.1 else 0.0,
+    )

@@ -1,0 +1,201 @@
+"""The real scripts on a real server, on the world's clock, with a boundary before and after each write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from typing import TYPE_CHECKING, Any
+
+import redis
+from hiredis import pack_command
+from redis.client import Pipeline
+
+from status import scripts
+from status.records import Grant, PartRef, RunRecord
+from status.scripts import RUN_SCRIPTS, Scripts
+from status.settings import Settings
+from status.store import Store
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+NOW = "sim:now"
+
+#: The prelude's clock becomes the world's.
+CLOCK = (
+    """  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+""",
+    f"  return tonumber(redis.call('GET', '{NOW}'))\n",
+)
+#: The sweep's two short-lived keys end when the world says so, not when this machine is slow.
+LIVES = (("'PX', ARGV[2])", "'PX', 100000000)"), ("'PX', 900)", "'PX', 100000000)"))
+LEASE_MS, RAISED_MS = 3000, 900
+
+#: What can't change a journal.
+QUIET = frozenset({"vouch", "sweep", "repair", "begin"})
+
+#: What does no harm when it is done again, and answers as things are then.
+WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park"})
+
+Patches = tuple[tuple[str, str, str], ...]
+
+
+def replaced(text: str, old: str, new: str, where: str) -> str:
+    """`text` with its one `old` replaced."""
+    assert text.count(old) == 1, f"{where} has {text.count(old)} times {old!r}: the product changed, change this too"
+    return text.replace(old, new)
+
+
+@cache
+def source(name: str, patches: Patches = ()) -> tuple[str, str]:
+    """A script as this world runs it, and its digest. A patch is (script, old, new); script `_run` is the prelude."""
+    text = scripts.source(name)
+    if name in RUN_SCRIPTS:
+        text = replaced(text, *CLOCK, "the prelude")
+    elif name == "sweep":
+        for old, new in LIVES:
+            text = replaced(text, old, new, "sweep.lua")
+    for script, old, new in patches:
+        if script == name or (script == "_run" and name in RUN_SCRIPTS):
+            text = replaced(text, old, new, f"{script}.lua")
+    return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class SimPipeline(Pipeline):
+    """Its TIME is the world's."""
+
+    def time(self, **_: Any) -> Any:
+        return self.eval(
+            f"local t = tonumber(redis.call('GET', '{NOW}')) "
+            "return {tostring(math.floor(t / 1000)), tostring((t % 1000) * 1000)}",
+            0,
+        )
+
+
+class SimRedis(redis.Redis):
+    """A client that the world may cut off."""
+
+    world: World
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Any:
+        self.world.check_line()
+        return SimPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def hget(self, *args: Any) -> Any:
+        self.world.check_line()
+        return super().hget(*args)
+
+
+class SimScripts(Scripts):
+    """Runs a script as one process of the world, and lets the watch see what it did."""
+
+    def __init__(self, client: redis.Redis, world: World, patches: Patches) -> None:
+        super().__init__(client)
+        self._world = world
+        self._patches = patches
+        self._told_ms = -1
+
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        world = self._world
+        world.boundary(f"before {name}")
+        world.check_line()
+        answer = self._once(name, keys, args)
+        if name not in WITHOUT_TOKEN and world.faults.resends():
+            # The reply was lost and the client sends the script again.
+            again = self._once(name, keys, args)
+            world.watch.same_answer(name, answer, again)
+            answer = again
+        world.boundary(f"after {name}")
+        return answer
+
+    def _once(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        text, digest = source(name, self._patches)
+        now_ms = self._world.now_ms
+        commands = [] if now_ms == self._told_ms else [("SET", NOW, now_ms)]
+        if name == "sweep":
+            commands += self._world.over_keys(keys)
+        first = len(commands)
+        commands.append(("EVALSHA", digest, len(keys), *keys, *args))
+        observed = name in RUN_SCRIPTS and name not in QUIET
+        if observed:
+            commands += [("HGETALL", keys[1]), ("HGETALL", keys[5])]
+        answers = self._send(commands)
+        self._told_ms = now_ms
+        answer = answers[first]
+        if isinstance(answer, redis.exceptions.NoScriptError):
+            self._redis.script_load(text)
+            return self._once(name, keys, args)
+        if isinstance(answer, Exception):
+            raise answer
+        if name == "sweep" and answer[0]:
+            self._world.swept()
+        if observed:
+            run_id = keys[0].partition(":run:")[2]
+            self._world.watch.saw(run_id, name, args, answer, *map(mapping, answers[first + 1 :]))
+        return answer
+
+    def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        connection = self._connection()
+        connection.send_packed_command([pack_command(tuple(map(str, command))) for command in commands])
+        answers = []
+        for _ in commands:
+            try:
+                answers.append(connection.read_response())
+            except redis.exceptions.ResponseError as error:
+                answers.append(error)
+        return answers
+
+
+def mapping(flat: Any) -> dict[str, str]:
+    return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class SimStore(Store):
+    """The store, as the processes of a world share it."""
+
+    def __init__(self, client: SimRedis, world: World, patches: Patches, **settings: int) -> None:
+        super().__init__(client, Settings(shards=1, **settings))
+        self._world = world
+        self._scripts = SimScripts(client, world, patches)
+        #: What was granted when the body began whose end is played now.
+        self.granted: Grant | None = None
+
+    def begin(self, ref: PartRef, **more: Any) -> Grant:
+        if self.granted is not None:
+            return self.granted
+        return super().begin(ref, **more)
+
+    def load(self, run_id: str) -> RunRecord | None:
+        self._world.boundary("before load")
+        record = super().load(run_id)
+        self._world.boundary("after load")
+        return record
+
+
+class Snapshot:
+    """All of a database, as a restart may bring it back.
+
+    Args:
+        raw: A client that does not decode.
+    """
+
+    def __init__(self, raw: redis.Redis) -> None:
+        keys = [key for key in raw.scan_iter(count=1000) if key != NOW.encode()]
+        pipe = raw.pipeline(transaction=False)
+        for key in keys:
+            pipe.dump(key)
+            pipe.pttl(key)
+        answers = pipe.execute()
+        self._keys = list(zip(keys, answers[::2], answers[1::2], strict=True))
+
+    def restore(self, raw: redis.Redis) -> None:
+        """Put it in the place of what is there."""
+        now = raw.get(NOW)
+        pipe = raw.pipeline(transaction=False)
+        pipe.flushdb()
+        pipe.set(NOW, now)
+        for key, dumped, ttl_ms in self._keys:
+            pipe.restore(key, max(0, ttl_ms), dumped)
+        pipe.execute()
