@@ -347,6 +347,17 @@ def test_a_failure_after_its_attempt_timed_out_is_nothing_new(run):
     assert run.everything() == before
 
 
+def test_what_a_timed_out_part_says_after_its_run_has_an_end_too(run):
+    run.started(part(within_ms=1000), policy="settle")
+    run.begin(0, "a")
+    run.fire("within", 0)
+    run.complete(seen="n0")
+
+    assert run.done(0, "a") == "late"
+    assert run.late() == {"0.0": "v1"}
+    assert run.redis.pttl(run.keys.late("r")) > 0
+
+
 def test_an_ended_part_is_not_begun_again(run):
     run.started(part(), part())
     run.begin(0, "a")
