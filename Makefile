@@ -1,7 +1,7 @@
 # Two commands on a bare machine with Python 3.11, pip and make: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check up bench clean lock help
+.PHONY: demo test check simulate up bench clean lock help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # uv is used where it is, since it is faster; it is never needed.
@@ -43,6 +43,9 @@ check: .venv/.stamp  ## what to run before each commit: format, lint, types, uni
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/unit
 
+simulate: .venv/.stamp  ## play the simulation: SEED=7 and its trace, or COUNT=10000 seeds
+	@PYTHONPATH=.:tests $(BIN)/python -m simulation.run --seed $(or $(SEED),0) --count $(or $(COUNT),1) $(if $(COUNT),,--trace)
+
 up: .venv/.stamp  ## Valkey, workers and (if installed) Flower under one supervisor, until Ctrl-C
 	@$(BIN)/celery -A tasks up
 
@@ -62,4 +65,4 @@ clean:  ## remove what make and the tools have made; runs and orders in .data/ s
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

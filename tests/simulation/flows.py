@@ -44,7 +44,7 @@ class Stage:
 stage = Stage()
 
 
-class Crash(ValueError):
+class CrashError(ValueError):
     """The workflow's own error."""
 
 
@@ -64,7 +64,7 @@ def do(n: int, p: int, basis: int) -> int:
     return _play(n, p, basis)
 
 
-@step(name="sim.brisk", retry=AGAIN, interruptible=True, queue="brisk")
+@step(name="sim.brisk", retry=AGAIN, interruptible=True)
 def brisk(n: int, p: int, basis: int) -> int:
     return _play(n, p, basis)
 
@@ -100,7 +100,7 @@ async def flow(run: Run) -> list[Any]:
             for n, join in enumerate(plan.joins[: plan.covered]):
                 said.append(await _answer(run, n, join, said, saga))
             if plan.raises:
-                raise Crash("the saga ends badly")
+                raise CrashError("the saga ends badly")
     for n, join in enumerate(plan.joins[plan.covered :], plan.covered):
         said.append(await _answer(run, n, join, said, None))
     run.update_status(phase="end")

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 from canvas import perform
 from canvas.pulse import Heartbeat, Sweeper
 from canvas.request import StepRequest
-from simulation.broker import SimBacklog, Sent
-from simulation.flows import Running, stage
+from simulation.broker import Sent, SimBacklog
+from simulation.flows import Running
 from status.records import Grant, PartRef
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ class Child(Process):
         try:
             self._attempt(begins=True)
         except Running:
-            job.grant = world.watch.grant_of(token)
             took_ms = world.faults.body_ms(undo=bool(sent.headers.get("celeriac_undoes")))
             world.after(took_ms, self, self.end)
         except Ignore:
@@ -106,7 +105,6 @@ class Child(Process):
     def _attempt(self, *, begins: bool) -> None:
         job, world = self.job, self.host.world
         args, kwargs, _ = job.sent.body
-        stage.begins = begins
         world.store.granted = None if begins else job.grant
         try:
             with requested(job):
@@ -117,16 +115,17 @@ class Child(Process):
     def end(self) -> None:
         """The body is over: what the real tracer then does."""
         job, world = self.job, self.host.world
+        world.watch.ended(job.request.celeriac_token)
+        again = False
         try:
             self._attempt(begins=False)
-        except CeleryRetry:
+        except Exception as error:  # noqa: BLE001  # the step's own error
+            again = isinstance(error, CeleryRetry)
+        if again:
             with requested(job), world.watch.in_hook():
                 job.task.on_retry(None, None, None, None, None)
             self.free()
             return
-        except Exception:  # noqa: BLE001  # the step's own error
-            pass
-        world.watch.ended(job.request.celeriac_token)
         with requested(job), world.watch.in_hook():
             perform.write_down(job.context, world.app)
         world.after(1, self, self.after_return)
@@ -152,8 +151,6 @@ class requested:  # noqa: N801  # reads as a function
         self._job = job
 
     def __enter__(self) -> None:
-        self._job.task.push_request()
-        self._job.task.request_stack.pop()
         self._job.task.request_stack.push(self._job.context)
 
     def __exit__(self, *_: object) -> None:
@@ -169,9 +166,12 @@ class Host:
         self.gone = False
         self.stopped_until_ms = 0
         self.cut_until_ms = 0
+        self._shaky_until_ms = 0
         self.requests: list[SimRequest] = []
         self.prefetched: list[Sent] = []
-        self.parent, self.heart, self.sweeper = (Process(f"{name} {part}", self) for part in ("parent", "heart", "sweep"))
+        self.parent, self.heart, self.sweeper = (
+            Process(f"{name} {part}", self) for part in ("parent", "heart", "sweep")
+        )
         self.children = [Child(f"{name} child{i}", self) for i in range(CHILDREN)]
         self._heartbeat = Heartbeat(world.engine)
         self._pulse = Sweeper(world.engine, name)
@@ -197,6 +197,29 @@ class Host:
         except (RedisError, OperationalError, OSError):
             self.world.note(f"{self.name}: no sweep")
         self.world.after(max(1, round(rest_s * 1000)), self.sweeper, self.sweep)
+
+    # --- trouble --------------------------------------------------------------------
+
+    def stop(self, ms: int) -> None:
+        """SIGSTOP, and SIGCONT after `ms`."""
+        self.world.note(f"{self.name} stands still for {ms} ms")
+        self.stopped_until_ms = max(self.stopped_until_ms, self.world.now_ms + ms)
+        self.world.after(ms, None, self.world.broker.pull)
+        self.shaken(ms)
+
+    def cut(self, ms: int) -> None:
+        """It does not reach Redis."""
+        self.world.note(f"{self.name} is cut off for {ms} ms")
+        self.cut_until_ms = self.world.ms + ms
+        self.shaken(ms)
+
+    def shaken(self, ms: int) -> None:
+        """Nobody vouches for its steps meanwhile, and for a moment after."""
+        self._shaky_until_ms = max(self._shaky_until_ms, self.world.ms + ms + 2 * BEAT_MS)
+
+    @property
+    def shaky(self) -> bool:
+        return self._shaky_until_ms > self.world.ms
 
     # --- messages -------------------------------------------------------------------
 
@@ -231,7 +254,6 @@ class Host:
         """A pool process dies; its parent sees it a moment later."""
         child.gone = True
         self.world.note(f"{child.name} died")
-        self.world.watch.process_died(child)
         self.world.after(self.world.faults.notice_ms(), self.parent, self.notice, child)
 
     def notice(self, child: Child) -> None:
@@ -250,8 +272,6 @@ class Host:
         self.gone = True
         world.note(f"{self.name} died, sweep and all")
         held = [*self.prefetched, *(child.job.sent for child in self.children if child.job)]
-        for child in self.children:
-            world.watch.process_died(child)
         for sent in held:
             if world.random.random() < 0.5:
                 world.after(world.faults.late_ms(), None, world.broker.queued, sent)

@@ -11,6 +11,7 @@ import redis
 from hiredis import pack_command
 from redis.client import Pipeline
 
+from simulation.flows import stage
 from status import scripts
 from status.records import Grant, PartRef, RunRecord
 from status.scripts import RUN_SCRIPTS, Scripts
@@ -129,15 +130,17 @@ class SimScripts(Scripts):
             return self._once(name, keys, args)
         if isinstance(answer, Exception):
             raise answer
+        if name == "begin" and answer[0] == "granted":
+            n, p, nonce, attempt, token = args[:5]
+            self._world.watch.granted_to(self._world.current, PartRef(self._world.run_id, n, p, nonce, attempt), token)
         if name == "sweep" and answer[0]:
             self._world.swept()
         if observed:
-            run_id = keys[0].partition(":run:")[2]
-            self._world.watch.saw(run_id, name, args, answer, *map(mapping, answers[first + 1 :]))
+            self._world.watch.saw(name, args, answer, *map(mapping, answers[first + 1 :]))
         return answer
 
     def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        connection = self._connection()
+        connection = self._world.ground.connection
         connection.send_packed_command([pack_command(tuple(map(str, command))) for command in commands])
         answers = []
         for _ in commands:
@@ -164,8 +167,13 @@ class SimStore(Store):
 
     def begin(self, ref: PartRef, **more: Any) -> Grant:
         if self.granted is not None:
+            stage.begins = False
             return self.granted
-        return super().begin(ref, **more)
+        grant = super().begin(ref, **more)
+        if grant.granted:
+            self._world.current.job.grant = grant
+        stage.begins = True
+        return grant
 
     def load(self, run_id: str) -> RunRecord | None:
         self._world.boundary("before load")

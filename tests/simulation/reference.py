@@ -87,6 +87,7 @@ class Reference:
         settled: Await number of a settle -> how long the log was when it was decided.
         decided_at: After which entry of the log each await was decided.
         undos: Place and outcome of the undos that were awaited.
+        reached: How many awaits of the plan were asked for.
     """
 
     plan: Plan
@@ -99,6 +100,7 @@ class Reference:
     undos: list[tuple[str, str]] = field(default_factory=list)
     undo_failed: bool = False
     rolled_back: bool = False
+    reached: int = 0
 
     def __post_init__(self) -> None:
         self._at, self._n, self._undone = -1, 0, 0
@@ -178,6 +180,7 @@ class Reference:
 
     def _await(self, join: Join) -> None:
         n = self._number()
+        self.reached = n + 1
         owed = [_Owed(f"{n}.{p}") for p in range(len(join.good))] if join.undone else []
         self._owed += owed
         basis = basis_of(self.said) if self.based else 0
@@ -265,7 +268,6 @@ class Reference:
 
 
 def _check(join: Join, entry: Ended) -> None:
-    """An outcome is one that the part can have."""
     if join.kind != "sleep" and entry.came == ("e" if join.good[entry.p] else "v"):
         raise Mismatch(f"{entry.n}.{entry.p} ended with {entry.came}, good is {join.good[entry.p]}")
 

@@ -1,0 +1,236 @@
+"""Sees everything that was recorded, and says at once what may not be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from simulation.reference import Asked, Ended, Entry, Late, Opened, TimeUp
+from status.records import PartRef
+from status.states import FINAL
+
+if TYPE_CHECKING:
+    from simulation.hosts import Child
+    from simulation.world import World
+
+_PART = re.compile(r"(\d+)\.(\d+)")
+#: Answers of a transition that was sent again, beside the same one.
+SAID_AGAIN = {
+    # What was recorded is recorded. Where the first answer owed something, it is due all the same.
+    "finish": {
+        ("late", "recorded"),
+        ("decided", "recorded"),
+        ("decided", "gone"),
+        ("late", "gone"),
+        ("recorded", "gone"),
+    },
+    "release": {("start", "none"), ("recorded", "none"), ("decided", "none")},
+    "fire": {("expired", "none"), ("start", "none"), ("recorded", "none"), ("decided", "none")},
+    "submit": set(),
+}
+
+
+class Violation(BaseException):
+    """A rule was broken. Not an `Exception`: no code of the product may take it for a failed step."""
+
+
+@dataclass
+class Body:
+    """A step that was granted and runs."""
+
+    ref: PartRef
+    token: str
+    child: Child
+    task: str
+    began_ms: int
+    over: bool = False
+    lost: bool = False  #: Redis has forgotten its claim
+
+    @property
+    def place(self) -> tuple[int, str]:
+        return self.ref.n, self.ref.p
+
+    @property
+    def lives(self) -> bool:
+        return not self.over and not self.child.dead
+
+
+@dataclass
+class Seen:
+    """What Redis has, as far as it goes; a restart may take it back."""
+
+    log: list[Entry] = field(default_factory=list)
+    journal: dict[str, str] = field(default_factory=dict)
+    late: dict[str, str] = field(default_factory=dict)
+    opened_ms: dict[int, int] = field(default_factory=dict)
+    decided: dict[int, int] = field(default_factory=dict)  #: await -> length of the log when it was decided
+    not_before_ms: dict[tuple[int, str], int] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    submitted: bool = False
+    ended: bool = False
+
+
+class Watch:
+    """What was recorded, and who runs what.
+
+    Attributes:
+        granted: (await, part) of every action that was ever begun.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.seen = Seen()
+        self.bodies: dict[str, Body] = {}
+        self.granted: set[tuple[int, str]] = set()
+
+    # --- what was recorded ----------------------------------------------------------
+
+    def saw(self, name: str, args: Any, answer: Any, journal: Mapping[str, str], late: Mapping[str, str]) -> None:
+        """A script was run; these are the journal and the late outcomes now."""
+        seen, code = self.seen, answer[0] if isinstance(answer, list) and answer else answer
+        if name == "submit":
+            seen.submitted = True
+        elif name == "complete" and code == "completed":
+            seen.ended = True
+        elif name == "cancel" and code in {"decided", "noted"} and args[2] not in seen.asked:
+            seen.asked.add(args[2])
+            seen.log.append(Asked(code, args[0], int(args[1])))
+        elif name == "open_join" and code in {"opened", "answered"} and int(args[0]) not in seen.opened_ms:
+            seen.opened_ms[int(args[0])] = self._world.now_ms
+            seen.log.append(Opened(int(args[0])))
+        elif name == "finish":
+            self._finished(args, code)
+        elif name == "fire" and args[0] == "attempt" and code == "recorded":
+            # Their attempts have ended: what they say of it themselves is nothing new.
+            self.seen.asked |= {
+                body.token for body in self.bodies.values() if body.place == (int(args[1]), str(args[2]))
+            }
+        if not journal.items() >= {it for it in seen.journal.items() if not it[0].endswith(":order")}:
+            raise Violation(f"{name} changed the journal from {seen.journal} to {journal}")
+        if not late.items() >= seen.late.items():
+            raise Violation(f"{name} changed what came late from {seen.late} to {late}")
+        if len(journal) != len(seen.journal) or len(late) != len(seen.late):
+            self._recorded(name, args, journal, late)
+
+    def _recorded(self, name: str, args: Any, journal: Mapping[str, str], late: Mapping[str, str]) -> None:
+        seen = self.seen
+        new = journal.keys() - seen.journal.keys()
+        ended = [
+            Ended(int(found[1]), int(found[2]), journal[field][0]) for field in new if (found := _PART.fullmatch(field))
+        ]
+        if len(ended) > 1:
+            raise Violation(f"{name} ended {ended} at once")
+        if ended and name == "finish" and ended[0].came == "e":
+            self._only_the_claimant_fails(args)
+        seen.log += ended
+        decided = sorted(int(field) for field in new if field.isdigit())
+        if decided and name == "fire" and args[0] == "join":
+            seen.log.append(TimeUp(decided[0]))
+        # What is stopped by a decision comes late; what comes late may decide a settle.
+        of_itself = name in {"cancel", "open_join"} or ended or isinstance(seen.log[-1], TimeUp)
+        at = len(seen.log)
+        for place in sorted(late.keys() - seen.late.keys()):
+            n, _, p = place.partition(".")
+            seen.log.append(Late(int(n), p, late[place][0]))
+        for n in decided:
+            seen.decided[n] = at if of_itself else len(seen.log)
+        seen.journal, seen.late = dict(journal), dict(late)
+
+    def _finished(self, args: Any, code: str) -> None:
+        n, p, token, kind, delay_ms = int(args[0]), str(args[1]), args[4], args[5], args[7]
+        if kind == "retry" and code == "retrying" and token not in self.seen.asked:
+            self.seen.asked.add(token)
+            self._only_the_claimant_fails(args)
+            self.seen.not_before_ms[n, p] = self._world.now_ms + int(delay_ms)
+
+    def _only_the_claimant_fails(self, args: Any) -> None:
+        place, token = (int(args[0]), str(args[1])), args[4]
+        order = list(self.bodies)
+        for body in self.bodies.values():
+            after = order.index(body.token) > order.index(token) if token in self.bodies else True
+            if body.token != token and body.place == place and body.lives and after and not body.lost:
+                raise Violation(f"{place} failed by {token}, which is run by {body.token} now")
+
+    def same_answer(self, name: str, first: Any, again: Any) -> None:
+        """The reply was lost and the call sent again: it must say the same."""
+        codes = tuple(answer[0] if isinstance(answer, list) and answer else answer for answer in (first, again))
+        if codes[0] != codes[1] and codes not in SAID_AGAIN.get(name, set()):
+            raise Violation(f"{name} with the same token answered {codes[0]}, then {codes[1]}")
+
+    # --- who runs -------------------------------------------------------------------
+
+    def granted_to(self, child: Child, ref: PartRef, token: str) -> None:
+        """Redis has given a claim away: a body begins."""
+        if token in self.bodies:
+            return
+        world, place = self._world, (ref.n, ref.p)
+        body = Body(ref, token, child, child.job.sent.headers["task"], world.now_ms)
+        for other in self.bodies.values():
+            if other.place == place and other.lives and not self._may_overlap(other, body):
+                raise Violation(f"{place} runs twice: {other.child.name} since {other.began_ms}, now {child.name}")
+        known = self.seen.late if ref.p.endswith("u") else self.seen.journal
+        if f"{ref.n}.{ref.p}" in known:
+            raise Violation(f"{place} begins although it has ended")
+        if world.now_ms < self.seen.not_before_ms.get(place, 0):
+            raise Violation(f"{place} begins before its retry is due")
+        self._not_too_early(ref)
+        world.saga.must_know(ref)
+        self.bodies[token] = body
+        if world.action_of(ref) is not None:
+            self.granted.add(place)
+        world.note(f"may run {ref.step_id} attempt {ref.attempt}")
+
+    @staticmethod
+    def _may_overlap(other: Body, body: Body) -> bool:
+        if other.lost or other.child.host.shaky:
+            return True
+        # Its time was up and the next attempt is due; nobody could end it.
+        return other.task == "sim.limited" and body.ref.attempt > other.ref.attempt
+
+    def _not_too_early(self, ref: PartRef) -> None:
+        joins = self._world.plan.joins
+        action = self._world.action_of(ref)
+        if action is None or not joins[action].delayed[int(ref.p)]:
+            return
+        join, p = joins[action], int(ref.p)
+        before = {
+            entry.p for entry in self.seen.log if isinstance(entry, Ended) and entry.n == ref.n and entry.came != "v"
+        }
+        early = self._world.now_ms < self.seen.opened_ms[ref.n] + round(join.delay_s * 1000)
+        if early and (join.kind != "race" or not all(q in before for q in range(p))):
+            raise Violation(f"{ref.n}.{ref.p} begins before its delay is over")
+
+    def ended(self, token: str) -> None:
+        """A body is over."""
+        self.bodies[token].over = True
+
+    @property
+    def running(self) -> bool:
+        return any(body.lives for body in self.bodies.values())
+
+    @contextmanager
+    def in_hook(self) -> Iterator[None]:
+        """What is called here must raise nothing: Celery would take it for the step's own failure."""
+        try:
+            yield
+        except Exception as error:
+            raise Violation(f"raised into Celery's tracer: {error!r}") from error
+
+    # --- a restart of Redis ---------------------------------------------------------
+
+    def save(self) -> Seen:
+        return deepcopy(self.seen)
+
+    def restore(self, saved: Seen) -> None:
+        """Redis knows only this any more."""
+        self.seen = saved
+        for body in self.bodies.values():
+            body.lost = True
+
+
+def is_final(state: str | None) -> bool:
+    return state in FINAL
