@@ -78,10 +78,14 @@ class Engine:
 
     # --- going on -----------------------------------------------------------------
 
-    def go_on(self, run_id: str, ending: Ending) -> bool:
-        """Send and stop what an ending asks for. Returns whether it owes the run a turn."""
+    def go_on(self, run_id: str, ending: Ending, workflow: str | None = None) -> bool:
+        """Send and stop what an ending asks for. Returns whether it owes the run a turn.
+
+        Args:
+            workflow: The run's, where it is known; else it is looked up if it is needed.
+        """
         if ending.publish:
-            self.publish(run_id, ending.publish)
+            self.publish(run_id, ending.publish, workflow)
         if ending.stop:
             self.stop(ending.stop)
         return ending.code == "decided"

@@ -170,9 +170,10 @@ def write_down(request: Any, app: Celery) -> None:
     ref: PartRef | None = PartRef.parse(request.id)
     done: Attempt | None = getattr(request, "celeriac_attempt", None)
     ending = settle(request, app)
-    if ref is not None and ending is not None and engines.of(app).go_on(ref.run_id, ending):
+    if ref is not None and ending is not None:
+        owes = engines.of(app).go_on(ref.run_id, ending, request.chord.get("task"))
         # Not here: the tracer first measures and reports the step itself.
-        request.celeriac_owes = (ref.run_id, ending.record)
+        request.celeriac_owes = (ref.run_id, ending.record) if owes else None
     if done is not None and request.get("celeriac_log") and not isinstance(done.outcome, Again):
         why = "" if isinstance(done.outcome, Done) else _line(done.outcome.info)
         for listener in undoing.listeners:
