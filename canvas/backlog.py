@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -30,6 +31,20 @@ class Backlog:
         if queue not in self._oldest_ms:
             self._oldest_ms[queue] = self._look(queue)
         return self._oldest_ms[queue] > since_ms
+
+    def sizes(self, queues: Sequence[str]) -> dict[str, int]:
+        """How many messages lie on each queue; {} if the broker can't be asked."""
+        with self.app.connection_or_acquire() as connection:
+            if connection.transport.driver_type != "redis":
+                return {}
+            channel = cast("Any", connection.default_channel)
+            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    for step in channel.priority_steps:
+                        pipe.llen(channel._q_for_pri(queue, step))  # noqa: SLF001
+                lengths = pipe.execute()
+            each = len(channel.priority_steps)
+            return {queue: sum(lengths[at * each : (at + 1) * each]) for at, queue in enumerate(queues)}
 
     def _look(self, queue: str) -> float:
         """When the oldest message of a queue was sent, ms; infinity if it is empty, 0 if nobody can tell."""

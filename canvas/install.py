@@ -10,7 +10,7 @@ from canvas.prefetch import Prefetch
 from canvas.promises import check_value
 from canvas.pulse import Pulse
 from canvas.unknown import TurnDown
-from status import here
+from status import doctor, here
 from status.errors import ConfigError
 from status.places import places
 
@@ -46,6 +46,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)
     app.steps["consumer"].add(TurnDown)
+    doctor.add(doctor.Look.WORKERS, "canvas.doctor:look")
 
     def configure(**_: Any) -> None:
         _settle(app, redis_url or places().redis_url)

@@ -18,7 +18,7 @@ from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, stopping
+from canvas import children, stopping, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog
 from canvas.lives import lives_used_up
@@ -236,5 +236,5 @@ class Sweeper:
             self.engine.send_turn_of(run_id)
 
 
-#: Imported for what it registers: the control command by which other workers stop steps here.
-_ = stopping
+#: Imported for what they register: the control commands by which others stop steps here, and ask who this is.
+_ = stopping, worker_info

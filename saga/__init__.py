@@ -5,5 +5,8 @@ from saga.effects import Receipt
 from saga.receipt import receipt
 from saga.saga import CompensatedStep, SafeStep, Saga
 from saga.strategy import Strategy
+from status import doctor
 
 __all__ = ["CompensatedStep", "Receipt", "SafeStep", "Saga", "Strategy", "chain", "receipt"]
+
+doctor.add(doctor.Look.SAGA, "saga.doctor:look")

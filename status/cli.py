@@ -1,4 +1,4 @@
-"""`celery -A APP runs ...`: submit, list, show, watch and cancel runs.
+"""`celery -A APP runs ...`: submit, list, show, watch and cancel runs; and see what is wrong.
 
 Imported at every start of `celery`, workers too; so what draws is imported where it is used.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, BinaryIO
 
 import click
-from celery.bin.base import handle_preload_options
+from celery.bin.base import CeleryCommand, handle_preload_options
 
 from status import api, here
 from status.cli_plain import PlainCommand, Refused
@@ -21,13 +21,14 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for progra
 @click.pass_context
 @handle_preload_options
 def runs(_ctx: click.Context, **_preload: Any) -> None:
-    """Submit, list, show, watch and cancel runs of workflows.
+    """Submit, list, show, watch and cancel runs of workflows; see what is wrong.
 
     \b
     celery -A tasks runs submit orders.complete orders.jsonl --run-id-field order_id
     celery -A tasks runs list --state failed
     celery -A tasks runs show order-7
     celery -A tasks runs watch
+    celery -A tasks runs doctor
     """
 
 
@@ -212,6 +213,37 @@ def resolve(ctx: click.Context, run_id: str, promise: str, value: str | None, *,
     ctx.obj.app.loader.import_default_modules()  # its workflows know the types of their promises
     coded = ctx.get_parameter_source("code") is not click.core.ParameterSource.DEFAULT
     click.echo(resolve_promise(_checked(run_id), promise, value, reject, code if coded else None))
+
+
+@runs.command(cls=CeleryCommand)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 60),
+    default=2.0,
+    show_default=True,
+    metavar="S",
+    help="Workers and Redis have so many seconds to answer.",
+)
+@AS_JSON
+@click.pass_context
+def doctor(ctx: click.Context, *, timeout_s: float, as_json: bool) -> None:
+    """Check Redis, settings, workers and runs; say what is wrong and what to do.
+
+    Nothing is changed. The worst comes first. It takes a few seconds, and three more if nobody answers.
+
+    \b
+    Exit code: 0  all is well, or there is something to know
+               1  warnings: something will go wrong, or waits for a person
+               2  errors: work is lost, or stands still
+
+    \b
+    celery -A tasks runs doctor
+    celery -A tasks runs doctor --json | jq -r '.findings[] | select(.severity != "ok") | .seen'
+    """
+    from status.cli_doctor import examine  # noqa: PLC0415
+
+    ctx.exit(examine(ctx.obj.app, _app_name(ctx), timeout_s=timeout_s, as_json=as_json))
 
 
 def _checked(run_id: str) -> str:

@@ -173,6 +173,15 @@ def _store(redis_url: str) -> Store:
     return made
 
 
+def address() -> str:
+    """The URL of the Redis where the runs are, with its password.
+
+    Raises:
+        ConfigError: It can't be found out.
+    """
+    return _url or places().redis_url
+
+
 def where() -> str:
     """Where the runs are, without the password."""
     return without_password(_url or places().redis_url)

@@ -6,11 +6,17 @@ on one cluster slot and one script may change them together.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from zlib import crc32
 
 PREFIX = "celeriac"
+
+_OF_A_RUN = re.compile(rf"(?P<tag>{PREFIX}:\{{\d+\}}:)(?P<kind>[^:]+):(?P<rest>.+)")
+
+#: Kinds of keys that list many runs and stay, though their names have one part more.
+_OF_A_SHARD = frozenset({"by_state"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,18 @@ class Keys:
     def layout() -> str:
         """String: the number of shards that this Redis was first used with."""
         return f"{PREFIX}:shards"
+
+
+def possible_owners(key: str) -> dict[str, str]:
+    """The runs that a key may belong to: run id -> its run key. None, for a key of a whole shard or another's.
+
+    A run id may hold a `:` itself, so only which of them exist tells where it ends in the key.
+    """
+    found = _OF_A_RUN.fullmatch(key)
+    if found is None or found["kind"] in _OF_A_SHARD:
+        return {}
+    ids = [found["rest"]] + [found["rest"][: end.start()] for end in re.finditer(":", found["rest"])]
+    return {run_id: f"{found['tag']}run:{run_id}" for run_id in ids}
 
 
 def _shared(shard: int, name: str) -> str:
