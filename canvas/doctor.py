@@ -169,6 +169,6 @@ def _node(name: str, stats: Any, queues: Any, said: Any, clock_s: float) -> Node
         slots=int(pool.get("max-concurrency") or 1),
         prefetch=int(stats.get("prefetch_count", 1)),
         queues=frozenset(str(queue["name"]) for queue in queues or ()),
-        info=said,
+        info=said if said and said.get("installed") else None,
         off_s=clock_s,
     )

@@ -201,7 +201,7 @@ def unknown_tasks(nodes: Sequence[Node], needs: Needs) -> Iterator[Finding]:
 
 def pools(nodes: Sequence[Node], needs: Needs) -> Iterator[Finding]:
     """Pools that can't end a step that nobody waits for."""
-    for node in nodes:
+    for node in _ours(nodes):
         if not node.pool or node.pool in KILLABLE:
             continue
         steps = [name for name in needs.interruptible if needs.queue_of.get(name) in node.queues]

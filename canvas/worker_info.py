@@ -26,7 +26,9 @@ COMMAND = "celeriac_info"
 @inspect_command(name=COMMAND)
 def answer(state: Any, **_: Any) -> dict[str, Any]:
     """Version, process, clock, and the steps and workflows that this worker knows."""
-    return describe(state.app)
+    # Celery imports the commands of all that is installed, so a worker of any app may know this question.
+    pulse = getattr(state.consumer.controller, "celeriac_pulse", None)
+    return describe(state.app) | {"installed": bool(pulse)}
 
 
 def describe(app: Celery) -> dict[str, Any]:

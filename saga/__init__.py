@@ -5,8 +5,9 @@ from saga.effects import Receipt
 from saga.receipt import receipt
 from saga.saga import CompensatedStep, SafeStep, Saga
 from saga.strategy import Strategy
-from status import doctor
+from status.doctor import Look as _Look
+from status.doctor import add as _add
 
 __all__ = ["CompensatedStep", "Receipt", "SafeStep", "Saga", "Strategy", "chain", "receipt"]
 
-doctor.add(doctor.Look.SAGA, "saga.doctor:look")
+_add(_Look.SAGA, "saga.doctor:look")
