@@ -104,7 +104,7 @@ def _examine(app: Celery, app_name: str, redis: Redis, server: Server, timeout_s
     if Look.WORKERS not in _added:
         found.append(
             Finding(
-                "install",
+                "app.install",
                 Severity.ERROR,
                 "this app was never given to canvas.install(): it runs no workflows",
                 "call canvas.install(app) where the app is made",
@@ -142,12 +142,10 @@ def _function(path: str) -> Callable[[Visit], Iterable[Finding]]:
 
 
 def _failed(path: str, why: str) -> Finding:
-    name = path.partition(":")[0].rpartition(".")[2].removeprefix("doctor_")
-    folder = path.partition(".")[0]
     return Finding(
-        f"{folder}.{name}" if name != "doctor" else folder,
+        "doctor",
         Severity.ERROR,
-        f"could not look: {' '.join(why.split())}",
+        f"could not take the look {path}: {' '.join(why.split())}",
         "see that broker and database answer, or give more time (--timeout)",
     )
 

@@ -175,7 +175,7 @@ def eviction(server: Server) -> Finding:
         return warning(
             "redis.eviction",
             f"maxmemory-policy is noeviction now, but it was otherwise{gone}",
-            "look for runs that are missing something: `runs saga`, or the saga log in SQL",
+            "look for runs that are gone: what they owe is in the saga log in SQL",
         )
     return ok("redis.eviction", "maxmemory-policy is noeviction")
 

@@ -159,7 +159,7 @@ def parked(reasons: Mapping[str, str]) -> Iterator[Finding]:
         yield warning(
             "runs.parked",
             f"{many(len(ids), 'run')} parked ({some(ids)}): {reason}",
-            f"start workers with code that fits: they go on by themselves (`runs show {min(ids)}`)",
+            f"start workers with code that fits: they go on by themselves; or `runs cancel {min(ids)} --abandon`",
         )
 
 
@@ -170,7 +170,7 @@ def undo_failed(found: Survey) -> Iterator[Finding]:
         yield warning(
             "runs.undo_failed",
             f"an undo of {many(len(ids), 'run')} gave up: effects are left ({some(ids)})",
-            "see `runs show ID` for which; undo them by hand, or by `runs saga`",
+            "`runs show ID` says which: undo them by hand",
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,7 +73,7 @@ def test_parked_runs_are_told_by_their_reason():
 
     assert said(found) == [("warning", "runs.parked")] * 2
     assert found[0].seen == "2 runs parked (a, b): NonDeterministic: x"
-    assert "runs show a" in found[0].remedy
+    assert "runs cancel a --abandon" in found[0].remedy
 
 
 def test_failed_undos_are_a_warning_and_stuck_runs_an_error():
@@ -209,7 +211,7 @@ def test_a_look_that_fails_or_hangs_is_a_finding_and_keeps_none_of_the_others(mo
     hung.set()
 
     assert [(each.check, each.severity.value) for each in found] == [
-        ("canvas", "error"), ("saga", "error"), ("redis.eviction", "error"), ("redis", "ok"),
+        ("doctor", "error"), ("doctor", "error"), ("redis.eviction", "error"), ("redis", "ok"),
     ]  # fmt: skip
     assert "ConnectionError: gone" in found[0].seen
     assert "no answer" in found[1].seen
@@ -242,3 +244,21 @@ def test_an_address_that_is_none_is_a_finding_too(monkeypatch: pytest.MonkeyPatc
 
     assert told.exit_code == 2
     assert "REDIS_URL=http://x" in told.stdout
+
+
+# --- papers ---------------------------------------------------------------------------
+
+
+def test_each_check_is_in_the_reference():
+    root = Path(__file__).parents[2]
+    called = re.compile(r'\b(?:ok|info|warning|error|say|Finding)\(\s*"([a-z_.]+)"')
+    named = {
+        name
+        for folder in ("status", "canvas", "saga")
+        for file in (root / folder).glob("doctor*.py")
+        for name in called.findall(file.read_text())
+    }
+    table = (root / "docs/reference.md").read_text().partition("## Findings of the doctor")[2].partition("\n## ")[0]
+
+    assert len(named) > 30
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)) == named
