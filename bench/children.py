@@ -167,7 +167,11 @@ class Valkey(Child):
         self.port = port or free_port()
         options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec"
         command = [str(get_binary_path()), *options.split(), "--maxmemory-policy", "noeviction"]
-        super().__init__(name, [*command, "--save", "", "--dir", str(folder)], log=folder / f"{name}.log")
+        super().__init__(
+            name,
+            [*command, "--save", "", "--stream-node-max-bytes", "512", "--dir", str(folder)],
+            log=folder / f"{name}.log",
+        )
 
     @property
     def url(self) -> str:

@@ -77,8 +77,8 @@ class Stage:
         stats = self._client.info("stats")
         return Usage(
             clock_s=time.perf_counter(),
-            cpu_s=sum(_tree_cpu_s(worker.pid) for worker in self.workers) + time.process_time(),
-            valkey_cpu_s=_tree_cpu_s(self.valkey.pid),
+            cpu_s=sum(tree_cpu_s(worker.pid) for worker in self.workers) + time.process_time(),
+            valkey_cpu_s=tree_cpu_s(self.valkey.pid),
             redis_commands=stats["total_commands_processed"],
             redis_reads=stats["total_reads_processed"],
         )
@@ -200,7 +200,7 @@ def medians(turns: Sequence[Turn]) -> dict[str, float]:
     return {figure: round(statistics.median(row[figure] for row in rows), 3) for figure in rows[0]}
 
 
-def _tree_cpu_s(pid: int) -> float:
+def tree_cpu_s(pid: int) -> float:
     """User and system time of a process and its children.
 
     Raises:

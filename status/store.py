@@ -273,8 +273,10 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
 
     # --- timers and the sweep -----------------------------------------------------
 
-    def due_timers(self, shards: Sequence[int], limit: int = 200) -> tuple[list[Timer], dict[int, int], int]:
+    def due_timers(self, shards: Sequence[int], limit: int = 10) -> tuple[list[Timer], dict[int, int], int]:
         """The timers of these shards that are due, in one round trip.
+
+        Few at a time: most often none is, and each look reads some that are not.
 
         Returns:
             The timers; for each shard that has more, when the next is due; and Redis' clock: both in ms.

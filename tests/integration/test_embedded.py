@@ -226,12 +226,15 @@ def test_a_port_file_with_nonsense_in_it_is_no_obstacle(here, data_dir, port):
 def test_the_server_keeps_what_it_confirmed_and_throws_nothing_away(here):
     redis = Redis.from_url(places().redis_url)
 
-    assert redis.config_get("appendonly", "appendfsync", "maxmemory-policy", "save", "bind") == {
+    assert redis.config_get(
+        "appendonly", "appendfsync", "maxmemory-policy", "save", "bind", "stream-node-max-bytes"
+    ) == {
         "appendonly": "yes",
         "appendfsync": "everysec",
         "maxmemory-policy": "noeviction",
         "save": "",
         "bind": "127.0.0.1",
+        "stream-node-max-bytes": "512",
     }
 
 
