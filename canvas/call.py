@@ -39,6 +39,7 @@ class Plan:
     Attributes:
         undo: The spec of what undoes it, should it succeed after its join was decided.
         undoes: The idempotency key of what this call undoes.
+        key: Its own idempotency key, if it is not that of its place.
         retry: Numbers that override the step's own policy.
     """
 
@@ -48,6 +49,7 @@ class Plan:
     undone_by: tuple[Any, tuple[Any, ...]] | None = None
     undo: dict[str, Any] | None = None
     undoes: str | None = None
+    key: str | None = None
     retry: dict[str, Any] | None = None
     run_id: str | None = None
 
@@ -183,6 +185,7 @@ class Call(Signature[R_co], Part[R_co]):
             "label": self.label,
             "undo": self.plan.undo,
             "undoes": self.plan.undoes,
+            "key": self.plan.key,
             "retry": self.plan.retry,
             "once": not self.definition.idempotent,
             "priority": self["options"].get("priority"),

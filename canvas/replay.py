@@ -96,6 +96,7 @@ def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str])
         except StopIteration as end:
             for value in given:
                 warn_of_unseen(value, f"run {run.id}")
+            run.returned()
             return _ended(Returned(end.value), run, journal)
         except Cancelled as error:
             return _ended(Stopped(error), run, journal)

@@ -74,6 +74,7 @@ class Run:
         self._remarks: list[Remark] = []
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
         self._rows: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
+        self._at_good_end: list[Callable[[], None]] = []
         self.next_await = 0
         self.last_decision: Decision | None = None
         #: Whether the next await is in the journal: what is said before it was recorded with it.
@@ -160,6 +161,15 @@ class Run:
         """Give `rows` to `write` before this turn records anything; another turn may do so again."""
         if self.fresh:
             self._rows.setdefault(write, []).extend(rows)
+
+    def at_good_end(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when the workflow has returned, before that is recorded."""
+        self._at_good_end.append(tell)
+
+    def returned(self) -> None:
+        """The workflow has returned."""
+        for tell in self._at_good_end:
+            tell()
 
     def told(self, decision: Decision) -> None:
         """The workflow is given a journaled outcome: what it said before was recorded with that await."""

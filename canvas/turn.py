@@ -17,7 +17,7 @@ from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
 from canvas.run import Run
 from canvas.waitables import Recipe
-from status.errors import ErrorInfo, PayloadError
+from status.errors import ErrorInfo, LogUnavailable, PayloadError
 from status.models import error_to_json
 from status.records import Opening, PartRef, RunRecord, nonce_of
 from status.states import FINAL, State
@@ -33,6 +33,10 @@ STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.
 SENT = frozenset({"step", "child"})
+
+#: After so many ticks a parked run is looked at again: one that waits for other code, and one that waits for the
+#: log of its sagas, which may be back any moment.
+CODE_LOOK_TICKS, LOG_LOOK_TICKS = 10, 3
 
 #: More user code than this in one turn keeps a worker's slot from its steps.
 SLOW_TURN_S = 1.0
@@ -129,8 +133,19 @@ def seen_of(record: RunRecord) -> str:
     return last.nonce if last else ""
 
 
+def _wrote_ahead(engine: Engine, record: RunRecord, run: Run) -> bool:
+    """Do the writes that must be there before the turn records anything. False: not now, the run waits."""
+    try:
+        run.write_ahead()
+    except LogUnavailable as error:
+        _park(engine, record, describe(error), look_in_ticks=LOG_LOOK_TICKS)
+        return False
+    return True
+
+
 def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
-    run.write_ahead()
+    if not _wrote_ahead(engine, record, run):
+        return True
     nonce = nonce_of(run.generations.of_await(asks.n))
     recipe = asks.recipe
     if any(part.kind == "child" for part in asks.parts):
@@ -205,7 +220,8 @@ def _end(
     if still_open and still_open not in record.journal:
         # Whoever opened it had read no more than this turn has: the workflow has taken another way.
         return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
-    run.write_ahead()
+    if not _wrote_ahead(engine, record, run):
+        return True
     state = _final_state(run, error, stopped)
     answer = engine.store.complete(
         record.run_id,
@@ -234,7 +250,7 @@ def _final_state(run: Run, error: ErrorInfo | None, stopped: State | None) -> St
     return State.COMPENSATED if run.undone else State.FAILED
 
 
-def _park(engine: Engine, record: RunRecord, info: ErrorInfo) -> bool:
+def _park(engine: Engine, record: RunRecord, info: ErrorInfo, look_in_ticks: int = CODE_LOOK_TICKS) -> bool:
     logger.warning("run %s is parked: %s", record.run_id, info.message)
-    engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info))
+    engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info), look_in_ticks=look_in_ticks)
     return True

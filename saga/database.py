@@ -28,7 +28,11 @@ from status.places import places, without_password
 #: ten seconds has met a process that hangs in one.
 BUSY_TIMEOUT_S = 10
 
+#: Who connects to a PostgreSQL that says nothing for so long is told that it is not there.
+CONNECT_TIMEOUT_S = 5
+
 _READ_ONLY = "celeriac_read_only"
+_FILE = "celeriac_file"
 _engines: dict[tuple[int, str], Engine] = {}
 _opening = threading.Lock()
 
@@ -127,12 +131,17 @@ def _open(url: URL) -> Engine:
         return _open_sqlite(url)
     try:
         # Workers are idle for hours; the ping finds a connection that a firewall has cut meanwhile.
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, connect_args=_patience(url))
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise ConfigError(
             f"DATABASE_URL={url.render_as_string()!r} needs a driver that is not installed ({error}): "
             "pip install 'psycopg[binary]' and write postgresql+psycopg://…"
         ) from error
+
+
+def _patience(url: URL) -> dict[str, Any]:
+    by_libpq = url.get_driver_name() in {"psycopg", "psycopg2"} and "connect_timeout" not in url.query
+    return {"connect_timeout": CONNECT_TIMEOUT_S} if by_libpq else {}
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -150,7 +159,8 @@ def _open_sqlite(url: URL) -> Engine:
     return opened
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    record.info[_FILE] = _file_of(connection)
     # None: Python's driver then begins nothing by itself, and `_begin_sqlite` alone decides.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
@@ -180,8 +190,28 @@ def _begin_sqlite(connection: Connection) -> None:
     only_reads = connection.get_execution_options().get(_READ_ONLY, False)
     begin = "BEGIN" if only_reads else "BEGIN IMMEDIATE"
     driver: Any = connection.connection.driver_connection
+    _check_there(connection)
     try:
         # Past SQLAlchemy, for which a statement is a good part of what a short transaction costs.
         driver.execute(begin)
     except sqlite3.Error as error:
         raise OperationalError(begin, None, error) from error
+
+
+def _file_of(connection: Any) -> tuple[str, int, int]:
+    """The path of a SQLite database, and its device and inode."""
+    path = str(connection.execute("PRAGMA database_list").fetchone()[2])
+    there = Path(path).stat()
+    return path, there.st_dev, there.st_ino
+
+
+def _check_there(connection: Connection) -> None:
+    # In WAL mode SQLite goes on writing to a file that was deleted or moved, where nobody will read it.
+    path, device, inode = connection.connection.info[_FILE]
+    try:
+        there = os.stat(path)  # noqa: PTH116  # at each transaction: a Path costs more than the call
+    except OSError:
+        there = None
+    if there is None or (there.st_dev, there.st_ino) != (device, inode):
+        error = sqlite3.OperationalError(f"the database file {path} is gone, or is another one now")
+        raise OperationalError("BEGIN", None, error)

@@ -43,7 +43,7 @@ def failures(runs: list[str]) -> Iterator[Finding]:
         yield warning(
             "saga.undo_failed",
             f"the log has undos that gave up, of {many(len(runs), 'run')} ({some(runs)}): their effects are left",
-            "`runs show ID` says which: undo them by hand",
+            "`runs saga show ID` says which; `runs saga resume ID` tries them again",
         )
 
 

@@ -148,15 +148,41 @@ class SagaLog:
         of_run = select(saga_log).where(saga_log.c.run_id == run_id)
         return self._read(of_run.order_by(saga_log.c.seq, saga_log.c.key))
 
+    def find(self, key: str) -> Entry | None:
+        """One entry, if there is one."""
+        return next(iter(self._read(select(saga_log).where(saga_log.c.key == key))), None)
+
     def open(self, limit: int = 100) -> list[Entry]:
         """What is owed, oldest first: entries that are neither undone, skipped nor kept."""
-        owed = [state.value for state in EntryState if state.owed]
-        query = select(saga_log).where(saga_log.c.state.in_(owed))
+        query = select(saga_log).where(_OWED)
         return self._read(query.order_by(saga_log.c.created_at, saga_log.c.seq, saga_log.c.key).limit(limit))
+
+    def run_ids(self, *, only_open: bool, limit: int) -> list[str]:
+        """The runs in the log: those that owe something, oldest first; or all, newest first."""
+        began = func.min(saga_log.c.created_at)
+        query = select(saga_log.c.run_id).group_by(saga_log.c.run_id).limit(limit)
+        query = query.where(_OWED).order_by(began) if only_open else query.order_by(began.desc())
+        with database.reading(self._engine) as connection:
+            return [str(run_id) for run_id in connection.scalars(query)]
+
+    def of_runs(self, run_ids: Sequence[str]) -> list[Entry]:
+        """All entries of these runs, each run's in the order they were entered."""
+        found: list[Entry] = []
+        for at in range(0, len(run_ids), _MOST_IN):
+            some = select(saga_log).where(saga_log.c.run_id.in_(run_ids[at : at + _MOST_IN]))
+            found += self._read(some.order_by(saga_log.c.run_id, saga_log.c.seq, saga_log.c.key))
+        return found
 
     def _read(self, query: Select[Any]) -> list[Entry]:
         with database.reading(self._engine) as connection:
             return [_entry(row) for row in _rows(connection, query)]
+
+
+#: What may have to be undone.
+_OWED = saga_log.c.state.in_([state.value for state in EntryState if state.owed])
+
+#: SQLite takes 999 parameters, if it is old.
+_MOST_IN = 500
 
 
 _MOVE = (

@@ -38,6 +38,7 @@ class Entry:
     Attributes:
         key: In the log.
         place: `await.part` of the action; '' if there is none.
+        undoes: The action's idempotency key; None if there is none.
         outcome: Of the action: `v…`, `e…`, `t`, `u…`; '' while it has none.
     """
 
@@ -46,6 +47,7 @@ class Entry:
     undo: Undo
     place: str = ""
     outcome: str = ""
+    undoes: str | None = None
 
     @property
     def label(self) -> str:
@@ -72,6 +74,8 @@ class Saga:
         self._entries: list[Entry] = []
         self._bound: dict[str, Undo] = {}
         self._added: set[str] = set()
+        self._kept = False
+        run.at_good_end(self._keep)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,7 +84,7 @@ class Saga:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None, /
     ) -> None:
         if error is None:
-            self._log(*(Move(key=entry.key, state=EntryState.KEPT) for entry in self._entries))
+            self._keep()
         elif isinstance(error, Exception | Cancelled) and not isinstance(error, SoftTimeLimitExceeded):
             try:
                 await self.rollback()
@@ -154,10 +158,18 @@ class Saga:
 
     # --- inside -------------------------------------------------------------------
 
+    def _keep(self) -> None:
+        """It ended well: nothing of it is owed, however it was used (`async with` or not)."""
+        if not self._kept:
+            self._log(*(Move(key=entry.key, state=EntryState.KEPT) for entry in self._entries))
+        self._kept = True
+
     def _enter(self, name: str, undo: Undo, place: str = "") -> Entry:
         seq = self.run_.entered
         self.run_.entered += 1
-        entry = Entry(self._key(seq), name, undo, place)
+        undoes = self.run_.key_of(place) if place else None
+        entry = Entry(self._key(seq), name, undo, place, undoes=undoes)
+        self._kept = False
         if not self.run_.live:
             return entry
         self._entries.append(entry)
@@ -178,7 +190,11 @@ class Saga:
             saga=self.name,
             name=entry.name,
             seq=seq,
-            undo=entry.undo.template(label=entry.label, retry=self.retry, key=entry.key),
+            undo={
+                **entry.undo.template(label=entry.label, retry=self.retry, key=entry.key),
+                "undoes": entry.undoes,
+                "strategy": self.strategy.value,
+            },
         )
 
     def enter_parts(self, names: Sequence[str], undos: Sequence[Undo], recipe: Recipe) -> tuple[list[Entry], Recipe]:
@@ -205,19 +221,25 @@ class Saga:
 
     def forget(self, entries: Sequence[Entry]) -> None:
         """The await never began."""
+        self._log(*(Move(key=entry.key, state=EntryState.SKIPPED) for entry in entries))
         self._entries = [entry for entry in self._entries if entry not in entries]
 
     def _log(self, *changes: Begin | Move) -> None:
-        self.run_.before_recording(write_log, *changes)
+        if changes:
+            self.run_.before_recording(write_log, *changes)
 
     def take(self) -> list[Entry]:
         """What is to be undone, newest first; it is not undone twice."""
         entries, self._entries = list(reversed(self._entries)), []
         return entries
 
-    def log_undo(self, entry: Entry, state: EntryState, error: str | None = None) -> None:
+    def note_undo(self, entry: Entry, state: EntryState, error: str | None = None, *, value: str | None = None) -> None:
+        """Let the state of an undo go to the log."""
+        self._log(Move(key=entry.key, state=state, error=error, value=value))
+
+    def log_undo(self, entry: Entry, state: EntryState, error: str | None = None, *, value: str | None = None) -> None:
         """Let the state of an undo go to the log and to the status."""
-        self._log(Move(key=entry.key, state=state, error=error))
+        self.note_undo(entry, state, error, value=value)
         kind = {EntryState.UNDOING: "undoing", EntryState.UNDONE: "undone", EntryState.UNDO_FAILED: "undo_failed"}
         if state in kind:
             detail = compact({"saga": self.name, **({"error": error} if error else {})})

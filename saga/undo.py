@@ -70,20 +70,22 @@ class Undo:
             "takes_value": self.takes_value,
             "retry": retry.timing(),
             "log": key,
+            "key": key,
             "once": not self.definition.idempotent,
         }
 
-    def call(self, value: str | None, *, label: str, retry: Retry, undoes: str | None) -> Call[Any]:
+    def call(self, value: str | None, *, label: str, retry: Retry, undoes: str | None, key: str) -> Call[Any]:
         """The call that undoes an action.
 
         Args:
             value: JSON of what the action returned; None if that is unknown.
+            key: Its idempotency key: that of its entry in the log, whoever calls it.
         """
         args = ((None if value is None else json.loads(value)), *self.args) if self.takes_value else self.args
         call: Call[Any] = Call(
             self.definition.name, args, dict(self.kwargs), dict(self.options), app=self.definition.app
         )
-        return call.planned(label=label, retry=retry.timing(), undoes=undoes)
+        return call.planned(label=label, retry=retry.timing(), undoes=undoes, key=key)
 
 
 @cache

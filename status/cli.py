@@ -11,13 +11,14 @@ import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
 from status import api, here
+from status.cli_more import OpenGroup
 from status.cli_plain import PlainCommand, Refused
 from status.states import State
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
-@click.group(name="runs")
+@click.group(name="runs", cls=OpenGroup)
 @click.pass_context
 @handle_preload_options
 def runs(_ctx: click.Context, **_preload: Any) -> None:

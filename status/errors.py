@@ -19,6 +19,7 @@ OrchestrationError
 ├── RunNotFound            no run has that id (also a LookupError)
 ├── RetryRefused           `retry` of a run that did not fail, or whose undos have begun
 ├── CompensationFailed     an undo gave up
+├── LogUnavailable         what must be on record before a run goes on can't be written
 └── StoreUnavailable       Redis did not answer
 
 Cancelled (BaseException)  thrown once at the pending await of a cancelled run
@@ -208,6 +209,10 @@ class RetryRefused(OrchestrationError):  # noqa: N818
 
 class CompensationFailed(OrchestrationError):  # noqa: N818
     """An undo gave up; the rollback stopped there."""
+
+
+class LogUnavailable(OrchestrationError):  # noqa: N818
+    """What must be on record before a run goes on can't be written now. The run waits, and goes on by itself."""
 
 
 class StoreUnavailable(OrchestrationError):  # noqa: N818

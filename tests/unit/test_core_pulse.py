@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from canvas import perform, step, undoing
-from canvas.outcomes import Done
+from canvas import step, undoing
+from canvas.outcomes import Again, Done
 from canvas.pulse import Sweeper
+from status.errors import LogUnavailable
 from status.keys import Keys
-from status.records import Grant, PartRef
 
 
 class NobodysStore:
@@ -34,26 +34,47 @@ def test_a_worker_that_sweeps_no_shard_rests():
     assert min(rests) > 0.5
 
 
-def test_an_error_of_a_listener_is_not_the_steps(monkeypatch):
-    """It would go up into Celery's tracer, which would record the undo as failed."""
+class Log:
+    """A log of undos that is down for so many writes."""
 
-    def broken(*_: Any) -> None:
-        raise OSError("the database is locked")
+    def __init__(self, *, down: int = 0, undone: bool = False) -> None:
+        self.down, self.undone, self.heard = down, undone, []
 
-    heard: list[tuple[str, str]] = []
-    monkeypatch.setattr(undoing, "listeners", [broken, lambda *said: heard.append(said)])
-    monkeypatch.setattr(perform, "settle", lambda *_: None)
-    ref = PartRef("r", 0, "1u", "n", 1)
-    request = SimpleNamespace(
-        id=ref.message_id,
-        celeriac_log="r#0",
-        celeriac_attempt=perform.Attempt(ref, "t", Grant("granted"), Done(None, "null")),
-        get=lambda name, *_: {"celeriac_log": "r#0"}.get(name),
-    )
+    def begins(self, _key: str) -> bool:
+        return self.undone
 
-    perform.write_down(request, app=None)
+    def ended(self, key: str, why: str) -> None:
+        self.down -= 1
+        if self.down >= 0:
+            raise LogUnavailable("locked")
+        self.heard.append((key, why))
 
-    assert heard == [("r#0", "")]
+
+def logged(monkeypatch, log: Log) -> tuple[Any, int]:
+    """What comes of a late undo with this log, and how often it ran."""
+    ran = []
+    monkeypatch.setattr(undoing, "logs", [log])
+    monkeypatch.setattr(undoing, "PATIENCE_S", 0.2)
+    outcome = undoing.logged("r#0", lambda: ran.append(1) or Done(7, "7"))
+    return outcome, len(ran)
+
+
+def test_a_late_undo_is_noted_as_soon_as_the_log_is_back(monkeypatch):
+    log = Log(down=1)
+
+    assert logged(monkeypatch, log) == (Done(7, "7"), 1)
+    assert log.heard == [("r#0", "")]
+
+
+def test_a_late_undo_that_cannot_be_noted_is_tried_again_and_has_not_failed(monkeypatch):
+    outcome, _ = logged(monkeypatch, Log(down=1000))
+
+    assert isinstance(outcome, Again)
+    assert outcome.info.message == "locked"
+
+
+def test_a_late_undo_whose_outcome_is_noted_is_not_made_again(monkeypatch):
+    assert logged(monkeypatch, Log(undone=True)) == (Done(None, "null"), 0)
 
 
 @step(name="pulse.do")
