@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from canvas import (
     AllFailed,
     Cancelled,
+    Part,
     Run,
     StepFailed,
     fan_out,
     fan_out_fail,
+    promise,
     quorum,
     race,
     step,
@@ -47,6 +49,8 @@ from status.store import Store
 RUN = "r"
 #: Random things to do before the world turns kind, and what it then needs at most.
 TROUBLE, KIND = 60, 400
+#: The kind of part that the world outside ends.
+PROMISE = "promise"
 
 
 # --- what is run -----------------------------------------------------------------------
@@ -73,8 +77,14 @@ async def flow(run: Run, plan: list[Join]) -> list[Any]:
     return said
 
 
+def _part(n: int, p: int, join: Join) -> Part[int]:
+    if join.step(p) == PROMISE:
+        return promise(f"{n}.{p}", int)
+    return do.s(n, p).after(DELAY_S) if join.delayed[p] else do.s(n, p)
+
+
 async def _await(n: int, join: Join) -> Any:
-    parts = [do.s(n, p).after(DELAY_S) if late else do.s(n, p) for p, late in enumerate(join.delayed)]
+    parts = [_part(n, p, join) for p in range(len(join.good))]
     match join.kind:
         case "await":
             return await parts[0]
@@ -119,6 +129,8 @@ class World:
     log: list[Entry] = field(default_factory=list)
     started_early: set[tuple[int, str]] = field(default_factory=set)
     tokens: int = 0
+    resolved: set[tuple[int, int]] = field(default_factory=set)
+    heard: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.app, self.store)
@@ -166,7 +178,7 @@ class World:
 
     def deeds(self) -> list[Any]:
         deeds = [self.deliver] * 6 + [self.finish] * 6
-        deeds += [self.lose, self.kill, self.suspend, self.wake, self.say_again, self.fire, self.fire]
+        deeds += [self.lose, self.kill, self.suspend, self.wake, self.say_again, self.fire, self.fire, self.resolve]
         deeds += [self.stale_turn, self.remember, self.sweep, self.flush_scripts]
         return [*deeds, self.cancel] if self.cancels else deeds
 
@@ -182,9 +194,45 @@ class World:
         if self.random.random() >= twice:
             del self.inbox[at]
         if isinstance(taken, str):
-            take_turn(self.engine, RUN)
+            self.take()
         else:
             self.begin(taken)
+
+    def take(self, record: RunRecord | None = None) -> None:
+        take_turn(self.engine, RUN, record)
+        self.hear()
+
+    def hear(self) -> None:
+        """Write down which promises have got to their await: at once, or when it was opened."""
+        now = self.store.load(RUN)
+        assert now is not None
+        for n, p in self.promises():
+            outcome = now.journal.get(f"{n}.{p}")
+            if outcome and (n, p) not in self.heard:
+                self.heard.add((n, p))
+                self.log.append(Ended(n, p, outcome[0]))
+
+    def promises(self) -> list[tuple[int, int]]:
+        return [(n, p) for n, join in enumerate(self.plan) for p in range(len(join.good)) if join.step(p) == PROMISE]
+
+    def resolve(self) -> None:
+        """The promise of any await, open, over or yet to come, gets its value."""
+        if self.promises():
+            self.say_outside(*self.random.choice(self.promises()))
+
+    def say_outside(self, n: int, p: int) -> None:
+        outcome, token = f"v{value(n, p)}" if self.plan[n].good[p] else self._error(n, p), self.token()
+        answer, ending = self.store.resolve(RUN, f"{n}.{p}", outcome, token=token)
+        assert answer == ("late" if (n, p) in self.resolved else "accepted")
+        self.resolved.add((n, p))
+        if self.random.random() < 0.2:
+            again = self.store.resolve(RUN, f"{n}.{p}", outcome, token=token)
+            assert (again[0], again[1].code) == (answer, ending.code), "the same token, another answer"
+        before = len(self.log)
+        self.hear()
+        assert (ending.code == "decided") is (len(self.log) > before and decides(self.plan, self.log))
+        if self.random.random() > 0.2 and self.engine.go_on(RUN, ending):
+            self.take()
 
     def begin(self, ref: PartRef) -> None:
         token = self.token()
@@ -236,7 +284,7 @@ class World:
             assert seen.journal[f"{ref.n}.{ref.p}"] == now.journal[f"{ref.n}.{ref.p}"], "an outcome was changed"
         dies = not careful and self.random.random() < 0.2
         if not dies and self.engine.go_on(RUN, ending):
-            take_turn(self.engine, RUN, ending.record)
+            self.take(ending.record)
 
     def say_again(self) -> None:
         """A lost reply: the same call once more; or a stranger that did the same work."""
@@ -279,9 +327,9 @@ class World:
 
     def stale_turn(self) -> None:
         if self.old:
-            take_turn(self.engine, RUN, self.random.choice(self.old))
+            self.take(self.random.choice(self.old))
         else:
-            take_turn(self.engine, RUN)
+            self.take()
 
     def cancel(self) -> None:
         self.cancels = False
@@ -289,7 +337,7 @@ class World:
         if ending.code != "late":
             self.log.append(Asked(ending.code, "enough"))
         if self.random.random() < 0.5 and self.engine.go_on(RUN, ending):
-            take_turn(self.engine, RUN)
+            self.take()
 
     def sweep(self) -> None:
         claims = [(body.ref.n, body.ref.p, body.token) for body in self.bodies]
@@ -316,6 +364,8 @@ class World:
         elif self.asleep:
             self.bodies.append(self.asleep.pop())
             self.finish(careful=True)
+        elif left := [place for place in self.promises() if place not in self.resolved]:
+            self.say_outside(*left[0])
         else:
             self.store.redis.incrby(self.store.keys.tick(self.shard), 64)
             self.sweep()
@@ -357,7 +407,8 @@ def joins(draw: st.DrawFn) -> Join:
     parts = st.lists(st.booleans(), min_size=size, max_size=size)
     flaky = st.lists(st.sampled_from([0, 0, 0, 1, 2]), min_size=size, max_size=size)
     delayed = draw(parts) if draw(st.booleans()) else [False] * size
-    return Join(kind, draw(parts), draw(flaky), delayed, draw(st.integers(1, size)))
+    kinds = [PROMISE if outside else "do" for outside in draw(parts)] if draw(st.booleans()) else []
+    return Join(kind, draw(parts), draw(flaky), delayed, draw(st.integers(1, size)), steps=kinds)
 
 
 @pytest.fixture(scope="module")
