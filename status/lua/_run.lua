@@ -22,7 +22,7 @@
 --   d<p> where its lives were lost                    q<p> the token of a claim whose worker was told to stop
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
---   p:<name> the parts that wait for a promise, as `0,2`
+--   p:<name> the parts that wait for a promise, as `0,2`   outside  those that are no steps, where there are steps too
 -- A batch also has window next chunk tpl step keep, in <join>:items its items, `chunk` to an element of the list, and
 -- in <join>:live the parts that have begun and not ended: only these have fields of their own (see open_join.lua).
 -- The claim of a part that is a child workflow is `message id of the part|>child run id|0`: no worker holds it, and
@@ -247,11 +247,20 @@ local function leave_window(n, p, good, bad)
   end
 end
 
+-- Steps and sleeps or promises were awaited together. If no step is left, the run only waits for the outside.
+local function only_outside(n, outside, left, now)
+  for p in string.gmatch(outside, '%d+') do
+    if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 0 then left = left - 1 end
+  end
+  if left == 0 and redis.call('HGET', RUN, 'state') == 'running' then set_state('running', 'suspended', now) end
+end
+
 -- A part of an undecided join has ended with `outcome`. Returns whether that decided it, whom to stop, and whether
 -- another part may have its place.
 local function end_part(n, p, outcome, by, now)
   local join, good = JOINS .. n, string.sub(outcome, 1, 1) == 'v'
-  local f = redis.call('HMGET', join, 'policy', 'size', 'need', 'ok', 'bad', 'nonce', 'b' .. p, 'w' .. p, 'window', 'keep')
+  local f = redis.call('HMGET', join, 'policy', 'size', 'need', 'ok', 'bad', 'nonce', 'b' .. p, 'w' .. p, 'window', 'keep',
+    'outside')
   local ok, bad = tonumber(f[4]), tonumber(f[5])
   if good then ok = ok + 1 else bad = bad + 1 end
   if f[10] ~= '0' or (not good and f[1] == 'all') then redis.call('HSET', JOURNAL, n .. '.' .. p, outcome) end
@@ -263,7 +272,10 @@ local function end_part(n, p, outcome, by, now)
   if f[7] or f[8] then retire(n, p, f[6]) end
   if f[9] then leave_window(n, p, good, bad) end
   local verdict, index = verdict_of(f[1], tonumber(f[2]), tonumber(f[3]), ok, bad, p, good)
-  if not verdict then return false, {}, f[9] or not good end
+  if not verdict then
+    if f[11] then only_outside(n, f[11], tonumber(f[2]) - ok - bad, now) end
+    return false, {}, f[9] or not good
+  end
   return true, decide(n, verdict, index, by, now)
 end
 

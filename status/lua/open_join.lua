@@ -124,11 +124,13 @@ local function put(list, key, value)
 end
 local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
 local promised, waiters = {}, {} -- name and part of each promise; name -> its parts
+local outside = {}
 for p = 0, (batch and 0 or size) - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. (kind == 'promise' and 'promise ' or '') .. ARGV[at + 5])
   put(fields, 's' .. p, ARGV[at + 6])
   if within_ms > 0 then put(fields, 'w' .. p, within_ms) end
+  if kind ~= 'step' then outside[#outside + 1] = p end
   if kept[tostring(p)] then
     ok = ok + 1
     first = ok == 1 and p or first
@@ -148,6 +150,7 @@ for p = 0, (batch and 0 or size) - 1 do
   if #steps >= CHUNK then write() end
   at = at + 6
 end
+if #outside > 0 and #outside < size then put(fields, 'outside', table.concat(outside, ',')) end
 write()
 if batch then
   redis.call('HSET', join, 'window', ARGV[at + 3], 'next', 0, 'step', ARGV[at + 4] .. '|' .. ARGV[at + 5], 'tpl', ARGV[at + 6],

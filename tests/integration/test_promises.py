@@ -239,6 +239,33 @@ def test_the_same_promise_twice_in_one_await_ends_in_both_places(run, early):
     assert run.redis.hget(run.keys.journal("r"), "0:order") == "0,2"
 
 
+@pytest.mark.parametrize("outside", [waits(), sleep()])
+def test_a_run_is_suspended_once_only_the_outside_is_left_to_wait_for(run, outside):
+    run.started(part(), outside, part(), policy="settle")
+    run.begin(0)
+    run.done(0)
+    assert run.state == "running"
+    run.begin(2)
+    run.retry(2)
+    assert run.state == "running"
+    run.fire("retry", 2)
+    run.begin(2, "b", attempt=2)
+    assert run.fail(2, "b", attempt=2) == "recorded"
+
+    assert run.state == "suspended"
+    assert run.redis.zrange(run.keys.state(run.shard, "running"), 0, -1) == []
+
+
+def test_a_cancelled_run_that_waits_for_the_outside_stays_cancelling(run):
+    run.started(part())
+    run.cancel()
+    run.open(part(), waits(), policy="settle", n=1)
+    run.begin(n=1)
+    run.done(n=1)
+
+    assert run.state == "cancelling"
+
+
 def test_names_are_taken_as_they_are(run):
     for n, name in enumerate(["|", "a|b", "p", "s0", "-", "0,1", "ü: %d+"]):
         run.submit()
