@@ -54,7 +54,7 @@ class CurrentStep:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for this step any more: its join was decided, or its run cancelled."""
+        """Whether nobody waits for this attempt: its join was decided, its run cancelled, or its time is up."""
         if not self._stopped and monotonic() - self._asked_s >= ASK_EVERY_S:
             self._stopped = self.ask_stopped()
             self._asked_s = monotonic()

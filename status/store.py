@@ -263,13 +263,13 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
         return int(self._call("vouch", run_id, *[value for claim in claims for value in claim]))
 
     def stopped(self, ref: PartRef) -> bool:
-        """Whether the part's join was decided, or the part ended, without waiting for it."""
-        if ref.p.endswith("u"):
-            return False
+        """Whether nobody waits for this attempt: the join was decided, the part ended, or its time was up."""
         pipe = self.redis.pipeline(transaction=False)
+        pipe.hget(self.keys.join(ref.run_id, ref.n), f"a{ref.p}")
         pipe.hexists(self.keys.journal(ref.run_id), str(ref.n))
         pipe.hexists(self.keys.journal(ref.run_id), f"{ref.n}.{ref.p}")
-        return any(pipe.execute())
+        next_attempt, *ended = pipe.execute()
+        return int(next_attempt or 1) > ref.attempt or (any(ended) and not ref.p.endswith("u"))
 
     # --- timers and the sweep -----------------------------------------------------
 

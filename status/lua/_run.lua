@@ -351,14 +351,21 @@ local function fill(text, values)
   end))
 end
 
--- An attempt has failed (`left` is e) or timed out (t) and is to be made again after `delay_ms`.
+-- An attempt has failed (`left` is e) or timed out (t) and is to be made again after `delay_ms`. One that timed out
+-- still runs, and keeps its claim: the next does not begin before it lets go.
 local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began_ms, left)
-  let_go(n, p, nonce)
+  if left == 't' then redis.call('HDEL', JOINS .. n, 'x' .. p) else let_go(n, p, nonce) end
   redis.call('HSET', JOINS .. n, 'a' .. p, attempt + 1, 'b' .. p, 1, 't' .. p, token)
   if redis.call('HGET', JOINS .. n, 'z' .. p) ~= 't' then redis.call('HSET', JOINS .. n, 'z' .. p, left) end
   set_timer('retry', n, p, nonce, now + delay_ms)
   step_is(n, p, 'retrying', attempt, began_ms, int(now))
   event('step.retrying', step_name(n, p), why)
+end
+
+-- An attempt that had timed out lets go of its claim. Returns the next one to publish, unless its time is yet to come.
+local function let_next(n, p, nonce, now)
+  let_go(n, p, nonce)
+  return redis.call('HEXISTS', JOINS .. n, 'b' .. p) == 0 and start_part(n, p, now) or {}
 end
 
 -- A claim that had outlived its part is over. Returns whether that decided the settle that waits for it.

@@ -8,7 +8,7 @@
 --
 -- Answers {recorded, [], start}: it counts; the run goes on
 --         {decided, stop, start, run, journal}: ... and decided the join: take the run's next turn
---         {retrying}: the attempt failed, its retry is on the timers
+--         {retrying, [], start}: the attempt failed, its retry is on the timers, or is to be published
 --         {late, [], undo}: the join was decided before; `undo` is owed now, if not empty
 --         {superseded}: a failure of somebody who no longer holds the claim; dropped
 --         {gone}: the run, the join or this life of it is not there
@@ -30,7 +30,9 @@ end
 -- Nobody waits for this any more; a saga may want to know of it.
 local function too_late(before, mine)
   local undo = {}
-  if not before then undo = end_late(n, p, outcome, now) end
+  -- An attempt of it that timed out may have had its effect, whatever it said in the end.
+  local timed_out = kind ~= 'done' and redis.call('HGET', join, 'z' .. p) == 't'
+  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end
   if mine then let_go(n, p, nonce) end
   if before == 't' then
     redis.call('HSETNX', LATE, np, outcome)
@@ -50,16 +52,19 @@ local function finish()
   if entry and cjson.decode(entry)['by'] == token then return { 'decided', loose_claims(n), {} } end
   local f = redis.call('HMGET', join, 'nonce', 'decided', 't' .. p, 'c' .. p, 'x' .. p, 's' .. p)
   if f[1] ~= nonce then return { 'gone', {}, {} } end
-  -- A success counts even so: its attempt had timed out, but it did what was asked for.
-  if f[3] == token and kind ~= 'done' then return { 'retrying', {}, {} } end
   local claim = parse_claim(f[4])
   local mine = claim and claim.token == token
+  -- A success counts even so: its attempt had timed out, but it did what was asked for.
+  if f[3] == token and kind ~= 'done' and not mine then return { 'retrying', {}, {} } end
   if f[2] and not before then before = redis.call('HGET', LATE, np) end
   if not f[6] then before = before or 'v' end -- of a batch, which forgets the parts that have ended
   -- Said before: by this delivery, whose answer was lost, or by another that was as good.
   if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end
   if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end
 
+  if f[3] == token and kind ~= 'done' and not before and (twin or not f[2]) then
+    return { 'retrying', {}, let_next(n, p, nonce, now) }
+  end
   if kind == 'retry' and not before and (twin or not f[2]) then
     retry_part(n, p, nonce, attempt, token, tonumber(ARGV[8]), ARGV[10], now, ARGV[9], 'e')
     return { 'retrying', {}, {} }

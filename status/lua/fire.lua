@@ -50,6 +50,10 @@ end
 
 if kind == 'start' or kind == 'retry' then
   if not f[3] then return { 'none', {}, {} } end
+  if redis.call('HEXISTS', join, 'c' .. p) == 1 then -- the attempt before, see let_next
+    redis.call('HDEL', join, 'b' .. p)
+    return { 'none', {}, {} }
+  end
   return { 'start', {}, start_part(n, p, now) }
 elseif kind == 'join' then
   event('timer.fired', n)

@@ -27,6 +27,8 @@ if not twin and (f[2] or before) then
   end
   return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, undo }
 end
+-- It had timed out, which was its end; it lost no life.
+if redis.call('HGET', join, 't' .. p) == claim.token then return { 'recorded', {}, let_next(n, p, nonce, now) } end
 if twin then spec = spec['undo'] or {} end
 local lives = spec['once'] and 1 or tonumber(ARGV[5])
 local lost, attempt = lose_life(n, p, claim, spec['once']), redis.call('HGET', join, 'a' .. p) or '1'

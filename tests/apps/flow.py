@@ -153,6 +153,20 @@ def heeds(seconds: float) -> str:
     return "in vain"
 
 
+@step(name="flow.heeds_its_time", timeout_s=0.3, retry=Retry(2, first_s=0.01, jitter=0))
+def heeds_its_time() -> int:
+    """Can't be killed; tidies up for a while when its time is up, and then fails."""
+    attempt = current_step().attempt
+    _redis().rpush(NOTES, f"begins {attempt}")
+    if attempt == 1:
+        while not current_step().cancelled:
+            _rest(0.02)
+        _rest(0.5)
+        _redis().rpush(NOTES, "ends 1")
+        raise ValueError("had no time")
+    return attempt
+
+
 # --- workflows -------------------------------------------------------------------------
 
 
@@ -288,3 +302,14 @@ async def cancelled_in_saga(run: Run) -> None:
     async with Saga(run, "s") as saga:
         await saga.safe_step("a").with_compensation(undo).execute(note.s("a"))
         await heeds.s(30)
+
+
+@workflow(name="flow.parent")
+async def parent(run: Run) -> list[Any]:
+    """Two children, of which one can be undone."""
+    return list(await fan_out_fail(retries.s(1), cancelled_in_saga.s().with_run_id(f"{run.id}-child")))
+
+
+@workflow(name="flow.patient")
+async def patient(run: Run) -> int:
+    return await heeds_its_time.s()

@@ -340,11 +340,75 @@ def test_a_failure_after_its_attempt_timed_out_is_nothing_new(run):
     run.started(part())
     run.begin(0, "a", timeout_ms=1000, retry_in_ms=60_000)
     run.fire("attempt", 0)
-    before = run.everything()
 
-    assert run.fail(0, "a") in {"retrying", "superseded"}
-    assert run.retry(0, "a") in {"retrying", "superseded"}
+    assert run.fail(0, "a") == "retrying"
+    before = run.everything()
+    assert run.fail(0, "a") == "retrying"
+    assert run.retry(0, "a") == "retrying"
     assert run.everything() == before
+    assert run.step_state(0) == "retrying"
+
+
+def test_a_retry_does_not_begin_while_the_attempt_before_it_runs(run):
+    run.started(part())
+    run.begin(0, "a", timeout_ms=1000, retry_in_ms=1000)
+    run.fire("attempt", 0)
+    assert refs(run.fire("retry", 0)) == []
+    assert run.begin(0, "b", attempt=2) == "held"
+    assert run.store.vouch("r", [(0, "0", "a")]) == 1, "its worker says that it still runs"
+
+    ended = run.finish("retry", 0, "a", retry_in_ms=60_000)
+
+    assert (ended.code, refs(ended)) == ("retrying", [("0", 2)])
+    assert run.begin(0, "b", attempt=2) == "granted"
+    assert run.done(0, "b", attempt=2) == "decided"
+    assert (run.due(), run.timers()) == ({""}, set())
+
+
+def test_a_retry_waits_its_time_though_the_attempt_before_it_has_ended(run):
+    run.started(part())
+    run.begin(0, "a", timeout_ms=1000, retry_in_ms=1000)
+    run.fire("attempt", 0)
+
+    assert refs(run.finish("retry", 0, "a")) == []
+    assert run.begin(0, "b", attempt=2) == "early"
+    assert refs(run.fire("retry", 0)) == [("0", 2)]
+
+
+def test_a_retry_begins_when_the_worker_of_the_attempt_before_it_is_gone(run):
+    run.started(part())
+    run.begin(0, "a", timeout_ms=1000, retry_in_ms=1000)
+    run.fire("attempt", 0)
+    run.fire("retry", 0)
+    assert run.release(0).code == "none", "it is vouched for"
+    run.tick(10)
+
+    assert run.store.repair("r", "0", "0") is not None
+    assert refs(run.release(0)) == [("0", 2)]
+    assert run.redis.hget(run.keys.join("r", 0), "l0") is None, "a time-out costs no life"
+
+
+def test_an_attempt_whose_time_is_up_is_told(run):
+    run.started(part(), part())
+    run.begin(0, "a", timeout_ms=1000, retry_in_ms=60_000)
+    run.begin(1, "b")
+    run.fire("attempt", 0)
+
+    assert run.store.stopped(run.ref(0))
+    assert not run.store.stopped(run.ref(0, attempt=2))
+    assert not run.store.stopped(run.ref(1))
+
+
+def test_a_rollback_waits_for_an_attempt_whose_time_was_up(run):
+    run.started(part(), part(undo=True))
+    run.begin(0, "a")
+    run.begin(1, "b", timeout_ms=1000, retry_in_ms=1000)
+    run.fire("attempt", 1)
+    run.fail(0, "a")
+
+    assert run.settle(1) == "opened"
+    assert refs(run.finish("done", 1, "b", outcome="v7")) == [("1u", 1)], "it succeeded after all, and is undone"
+    assert run.late() == {"0.1": "v7"}
 
 
 def test_what_a_timed_out_part_says_after_its_run_has_an_end_too(run):

@@ -325,6 +325,7 @@ def test_an_attempt_that_takes_too_long_is_stopped_and_made_again(run):
 
     assert (fired.code, stops(fired)) == ("recorded", ["a"])
     assert run.timers() == {"retry 0"}
+    run.release(0, "a")
     assert refs(run.fire("retry", 0)) == [("0", 2)]
 
 
@@ -578,6 +579,7 @@ def test_a_part_that_began_before_it_was_stopped_is_not_forgotten(run, how):
             run.retry(1, "b")
         case "an attempt timed out":
             run.fire("attempt", 1)
+            run.retry(1, "b")
         case _:
             run.release(1, "b")
     run.begin(0, "a")
