@@ -27,7 +27,7 @@ class Backlog:
         self._oldest_ms.clear()
 
     def is_lost(self, queue: str, since_ms: int) -> bool:
-        """Whether a message that was sent to `queue` at `since_ms` or later can't be there."""
+        """Whether a message that was sent to `queue` at `since_ms` or before can't be there any more."""
         if queue not in self._oldest_ms:
             self._oldest_ms[queue] = self._look(queue)
         return self._oldest_ms[queue] > since_ms

@@ -205,7 +205,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class OwedTurn:
-    """A turn that has not come. `since_ms`: its message was not sent before."""
+    """A turn that has not come. `since_ms`: its message was sent by then, if at all."""
 
     workflow: str
     since_ms: int
@@ -213,7 +213,7 @@ class OwedTurn:
 
 @dataclass(frozen=True, slots=True)
 class OwedPart:
-    """A part that nobody has begun. `since_ms`: its message was not sent before."""
+    """A part that nobody has begun. `since_ms`: its message was sent by then, if at all."""
 
     part: Publishable
     queue: str

@@ -8,7 +8,9 @@
 --         {claimed, nonce}                  a claim that nobody vouches for: release it
 --         {stop, claim}                     a child that is to be told to stop
 --         {tell}                            parents that are to be told how this run ended
--- `since`, ms: no message that is wanted now was sent before; 0: a worker had it and could not run it.
+-- `since`, ms: no message that is wanted now was sent later, if it was sent at all; so it is lost if the queue holds
+-- only younger ones. 0: a worker had it and could not run it.
+local SENT_WITHIN_MS = 1000 -- of being recorded; what takes longer may be sent twice
 local n, p = ARGV[1], ARGV[2]
 local member = n == '' and RUN_ID or part_id(n, p)
 local score = redis.call('ZSCORE', DUE, member)
@@ -18,12 +20,21 @@ if not state or (FINAL[state] and n == '') then
   redis.call('ZREM', DUE, member)
   return { 'none' }
 end
+
+-- It was sent soon after it was recorded, or again after the last look.
+local function since(key, looked, waits, gone)
+  local now, before = now_ms(), redis.call('HGET', key, looked)
+  redis.call('HSET', key, looked, int(now))
+  if gone then return '0' end
+  local recorded_ms = waits > 1 and before or redis.call('HGET', RUN, 'updated_ms')
+  return int(math.min(tonumber(recorded_ms) + SENT_WITHIN_MS, now))
+end
+
 if n == '' then
   local waits = redis.call('HINCRBY', RUN, 'waits', 1)
   look_at(member, math.min(2 ^ (waits + 1), 64))
-  local f = redis.call('HMGET', RUN, 'updated_ms', 'workflow')
   local gone = redis.call('HDEL', RUN, 'gone') == 1
-  return { 'turn', gone and '0' or f[1], f[2] }
+  return { 'turn', since(RUN, 'looked_ms', waits, gone), redis.call('HGET', RUN, 'workflow') }
 end
 if n == 'tell' then
   look_at(member, math.min(2 ^ (redis.call('HINCRBY', RUN, 'waits', 1) + 1), 64))
@@ -57,4 +68,4 @@ look_at(member, math.min(2 ^ (waits + 1), 64))
 local undoes = string.match(p, '^(%d+)u$')
 local queue = string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^([^|]*)|')
 local gone = redis.call('HDEL', JOINS .. n, 'g' .. p) == 1
-return { 'waiting', gone and '0' or redis.call('HGET', RUN, 'updated_ms'), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
+return { 'waiting', since(JOINS .. n, 'q' .. p, waits, gone), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
