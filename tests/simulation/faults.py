@@ -20,6 +20,8 @@ class Profile:
         until_ms: From then on nothing goes wrong any more.
         kill: A process dies at a boundary, before or after its write.
         whole_host: Share of those deaths that take the whole host.
+        children_only: Nobody but pool processes dies.
+        slow: Share of the bodies that take seconds.
         kill_at: It dies at the boundary with this number.
         preempt: Others go on for a moment while a process is between two writes.
         pause: Its whole host stops there for longer than a lease.
@@ -31,6 +33,8 @@ class Profile:
     until_ms: int = 0
     kill: float = 0.0
     whole_host: float = 0.3
+    slow: float = 0.2
+    children_only: bool = False
     kill_at: int = -1
     lose: float = 0.0
     repeat: float = 0.0
@@ -138,7 +142,7 @@ class Faults:
 
     def body_ms(self, *, undo: bool) -> int:
         """How long a step's body takes."""
-        if undo or not self.on or self.random.random() < 0.8:
+        if undo or not self.on or self.random.random() >= self.profile.slow:
             return self.random.randint(5, 400)
         return self.random.choice([1_500, 3_000, 8_000])
 

@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from canvas import perform
+from canvas.lives import turn_died
 from canvas.pulse import Heartbeat, Sweeper
 from canvas.request import StepRequest
 from simulation.broker import Sent, SimBacklog
@@ -81,7 +82,11 @@ class Child(Process):
         task = world.app.tasks[sent.headers["task"]]
         job = self.job = Job(sent, task)
         if getattr(task, "is_workflow", False):
-            world.engine.turn_here(args[0])
+            job.context = Context(
+                {**sent.headers, "hostname": self.host.name}, args=args, kwargs=kwargs, called_directly=False
+            )
+            with requested(job):
+                task(*args)
             self.free()
             return
         ref = PartRef.parse(sent.id)
@@ -215,6 +220,8 @@ class Host:
 
     def shaken(self, ms: int) -> None:
         """Nobody vouches for its steps meanwhile, and for a moment after."""
+        if ms >= 2 * BEAT_MS:
+            self.world.watch.cut_off(self)
         self._shaky_until_ms = max(self._shaky_until_ms, self.world.ms + ms + 2 * BEAT_MS)
 
     @property
@@ -262,6 +269,8 @@ class Host:
         job = child.job
         if job is not None and job.request is not None:
             job.request.release()
+        elif job is not None and job.context is not None:
+            turn_died(self.world.engine, job.sent.body[0][0])  # as `TurnRequest.on_failure` does
         self.settled(job)
         self.assign()
         self.world.broker.pull()

@@ -38,7 +38,7 @@ LEASE_MS, RAISED_MS = 3000, 900
 QUIET = frozenset({"vouch", "sweep", "repair", "begin"})
 
 #: What does no harm when it is done again, and answers as things are then.
-WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park"})
+WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told"})
 
 Patches = tuple[tuple[str, str, str], ...]
 

@@ -14,7 +14,7 @@ from status.records import PartRef
 from status.states import FINAL
 
 if TYPE_CHECKING:
-    from simulation.hosts import Child
+    from simulation.hosts import Child, Host
     from simulation.world import World
 
 _PART = re.compile(r"(\d+)\.(\d+)")
@@ -49,6 +49,7 @@ class Body:
     began_ms: int
     over: bool = False
     lost: bool = False  #: Redis has forgotten its claim
+    cut_off: bool = False  #: nobody vouched for it for too long: it may overlap its successor
 
     @property
     def place(self) -> tuple[int, str]:
@@ -177,7 +178,10 @@ class Watch:
             raise Violation(f"{place} begins although it has ended")
         if world.now_ms < self.seen.not_before_ms.get(place, 0):
             raise Violation(f"{place} begins before its retry is due")
+        if ref.n in self.seen.decided and not ref.p.endswith("u"):
+            raise Violation(f"{place} begins although its await is decided")
         self._not_too_early(ref)
+        self._not_undone_while_it_runs(body)
         world.saga.must_know(ref)
         self.bodies[token] = body
         if world.action_of(ref) is not None:
@@ -186,7 +190,7 @@ class Watch:
 
     @staticmethod
     def _may_overlap(other: Body, body: Body) -> bool:
-        if other.lost or other.child.host.shaky:
+        if other.lost or other.cut_off or other.child.host.shaky:
             return True
         # Its time was up and the next attempt is due; nobody could end it.
         return other.task == "sim.limited" and body.ref.attempt > other.ref.attempt
@@ -203,6 +207,19 @@ class Watch:
         early = self._world.now_ms < self.seen.opened_ms[ref.n] + round(join.delay_s * 1000)
         if early and (join.kind != "race" or not all(q in before for q in range(p))):
             raise Violation(f"{ref.n}.{ref.p} begins before its delay is over")
+
+    def _not_undone_while_it_runs(self, body: Body) -> None:
+        undoes = body.child.job.sent.headers.get("celeriac_undoes")
+        for other in self.bodies.values() if undoes else ():
+            # An attempt that went on when its time was up holds no claim: nobody can wait for it.
+            its_time = other.task == "sim.limited" and self._world.now_ms > other.began_ms + 2000
+            if other.lives and other.ref.step_id == undoes and not (its_time or self._may_overlap(other, body)):
+                raise Violation(f"{undoes} is undone while {other.child.name} runs it")
+
+    def cut_off(self, host: Host) -> None:
+        """Nobody vouches for the steps of this host for longer than a lease."""
+        for body in self.bodies.values():
+            body.cut_off |= body.child.host is host
 
     def ended(self, token: str) -> None:
         """A body is over."""

@@ -156,7 +156,7 @@ class World:
             raise Died
         if not where.endswith(("sweep", "vouch")):
             self.note(where)
-        if self.faults.kills():
+        if self.faults.kills() and (isinstance(process, Child) or not self.profile.children_only):
             self.kill(process)
             raise Died
         if self._depth < DEPTH:

@@ -1,0 +1,251 @@
+"""The rules, each taken away: what the simulation must find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from canvas.engine import Engine
+from canvas.run import Run
+from simulation.broker import SimBacklog
+from simulation.plans import Plan
+from simulation.redis_side import Patches
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A rule less.
+
+    Attributes:
+        rule: Its number in the design.
+        what: What the product no longer does.
+        patches: Of the scripts: (script, text, what stands there instead).
+        python: Class, method and what it is replaced by.
+        kinds: Faults under which that shows; ('none',): it shows without any.
+        more: Of the profile, as it must be.
+        wants: Whether a plan may show it.
+        seeds: Within how many it is found.
+    """
+
+    rule: int
+    what: str
+    patches: Patches = ()
+    python: tuple[Any, str, Any] | None = None
+    kinds: tuple[str, ...] = ("none",)
+    more: dict[str, Any] = field(default_factory=dict)
+    wants: Callable[[Plan], bool] = lambda plan: True  # noqa: ARG005
+    seeds: int = 60
+
+    @property
+    def name(self) -> str:
+        return f"rule{self.rule}-{self.what}"
+
+
+def _cancelled(plan: Plan) -> bool:
+    return bool(plan.cancels_ms) and min(plan.cancels_ms) < 1500
+
+
+def _undoes(plan: Plan) -> bool:
+    return bool(plan.strategy) and (plan.raises or not plan.catches) and plan.joins[0].undone
+
+
+def _races(plan: Plan) -> bool:
+    return bool(plan.strategy) and any(
+        join.undone and join.kind in {"race", "quorum"} and len(join.good) > 1 for join in plan.joins[: plan.covered]
+    )
+
+
+def _flaky(plan: Plan) -> bool:
+    return any(any(join.flaky) for join in plan.joins[:2])
+
+
+def _several(plan: Plan) -> bool:
+    return any(len(join.good) > 1 and join.kind != "sleep" for join in plan.joins[:2])
+
+
+def _fails_fast(plan: Plan) -> bool:
+    first = plan.joins[0]
+    return first.kind == "fan_out_fail" and len(first.good) > 1 and not all(first.good)
+
+
+# Lines of the scripts.
+LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
+MADE = "if was[2] == ARGV[4] then"
+EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
+READ = "if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'moved' } end\n"
+LIMIT, CLAIM = "local limit_ms", "local claim, now, limit_ms"
+
+MUTATIONS = [
+    Mutation(1, "a part is due", (("open_join", "    put(due, look, part_id(n, p))\n", ""),), kinds=("lose",)),
+    Mutation(
+        1,
+        "the next turn is due",
+        (("_run", "  look_at(RUN_ID, LOOK_TICKS)\n  event('join.decided'", "  event('join.decided'"),),
+        kinds=("kill",),
+    ),
+    Mutation(1, "the first turn is due", (("submit", LOOK + LIMIT, LIMIT),), kinds=("lose",)),
+    Mutation(1, "what is lost is sent again", python=(SimBacklog, "is_lost", lambda *_: False), kinds=("lose",)),
+    Mutation(
+        2,
+        "a failure counts from the claimant alone",
+        (("finish", "  if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end\n", ""),),
+        kinds=("pause", "stop"),
+        wants=_flaky,
+        seeds=200,
+    ),
+    Mutation(
+        2,
+        "the first outcome stays",
+        (
+            ("finish", "  if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end\n", ""),
+            ("finish", "  if f[2] or before then return too_late", "  if f[2] then return too_late"),
+        ),
+        kinds=("resend",),
+        wants=_several,
+    ),
+    Mutation(
+        2,
+        "a late success is undone",
+        (("finish", "  if not before then undo = end_late(n, p, outcome, now) end\n", ""),),
+        wants=_races,
+    ),
+    Mutation(
+        3,
+        "an attempt has a message of its own",
+        (("begin", EARLY, ""),),
+        kinds=("repeat", "late"),
+        wants=_flaky,
+    ),
+    Mutation(
+        4,
+        "a live claim is held",
+        (
+            (
+                "begin",
+                "  if tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end\n",
+                "",
+            ),
+        ),
+        kinds=("repeat", "late"),
+    ),
+    Mutation(
+        4,
+        "a heartbeat renews a claim",
+        (("vouch", "    look_at(part_id(ARGV[i], ARGV[i + 1]), LEASE_TICKS)\n", ""),),
+        kinds=("reorder",),
+        seeds=200,
+    ),
+    Mutation(
+        4,
+        "a claim that nobody vouches for is over",
+        (("repair", "then return { 'claimed', f[1] } end", "then return { 'none' } end"),),
+        kinds=("kill",),
+    ),
+    Mutation(
+        4,
+        "a lost process gives its own claim back and no other",
+        (("release", "if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end\n", ""),),
+        kinds=("kill",),
+        more={"kill": 0.2, "children_only": True, "whole_host": 0.0, "slow": 0.9},
+        wants=lambda plan: plan.joins[0].steps.count("limited") > 1,
+        seeds=150,
+    ),
+    Mutation(
+        5,
+        "begin knows its token",
+        (("begin", "if claim and claim.token == token then", "if false then"),),
+        kinds=("resend",),
+    ),
+    Mutation(
+        5,
+        "cancel knows its token",
+        (("cancel", "if f[3] == ARGV[3] then", "if false then"),),
+        kinds=("resend",),
+        wants=_cancelled,
+    ),
+    Mutation(5, "submit knows its token", (("submit", MADE, "if false then"),), kinds=("resend",)),
+    Mutation(
+        5,
+        "finish knows its token",
+        (("finish", "  if f[3] == token and kind ~= 'done' then return { 'retrying', {}, {} } end\n", ""),),
+        kinds=("resend",),
+        wants=_flaky,
+    ),
+    Mutation(
+        5,
+        "open_join knows its nonce",
+        (("open_join", "  if open[1] == nonce then return add_waiting({ 'opened' }) end\n", ""),),
+        kinds=("resend",),
+    ),
+    Mutation(
+        6,
+        "an error while recording is no outcome",
+        python=(Engine, "patiently", lambda _engine, write: write()),
+        kinds=("cut",),
+        seeds=200,
+    ),
+    Mutation(
+        7,
+        "a turn opens what follows the journal that it has read",
+        (
+            ("open_join", READ, ""),
+            ("open_join", "if state[2] ~= ARGV[2] then return { 'moved' } end\n", ""),
+        ),
+        kinds=("preempt", "repeat", "late"),
+        more={"preempt": 0.5, "repeat": 0.8, "late": 0.5},
+        wants=lambda plan: plan.joins[0].kind == "sleep",
+    ),
+    Mutation(
+        7,
+        "an undo is in the saga's log before its action begins",
+        python=(Run, "write_ahead", lambda _run: None),
+        wants=_undoes,
+    ),
+    Mutation(
+        8,
+        "the first failure decides",
+        (
+            (
+                "_run",
+                "    if not good then return 'failed', p end\n    if ok == size",
+                "    if not good and ok + bad == size then return 'failed', p end\n    if ok == size",
+            ),
+        ),
+        wants=_fails_fast,
+    ),
+    Mutation(
+        8,
+        "a decided join counts nothing more",
+        (("finish", "  if f[2] or before then return too_late", "  if before then return too_late"),),
+        wants=_fails_fast,
+        seeds=200,
+    ),
+    Mutation(
+        9,
+        "undos of a cancelled run begin",
+        (("begin", CLAIM, "if redis.call('HGET', RUN, 'kill') then return { 'gone' } end\n" + CLAIM),),
+        wants=lambda plan: _cancelled(plan) and _undoes(plan),
+    ),
+    Mutation(
+        9,
+        "parts of a decided join don't begin",
+        (("begin", "  if not twin then return { 'decided' } end\n", ""),),
+        kinds=("late", "reorder"),
+        wants=_several,
+        seeds=200,
+    ),
+    Mutation(
+        9,
+        "a rollback waits for what still runs",
+        (
+            (
+                "open_join",
+                "if ARGV[5] == 'settled' and tonumber(redis.call('HGET', RUN, 'loose') or '0') == 0 then",
+                "if ARGV[5] == 'settled' then",
+            ),
+        ),
+        wants=_undoes,
+        seeds=200,
+    ),
+]  # fmt: skip
