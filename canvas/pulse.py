@@ -7,8 +7,11 @@ told to stop still has steps to vouch for until its pool has drained.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
@@ -133,6 +136,7 @@ class Sweeper:
         self._next_s: dict[int, float] = {}  # when a shard's next timer is due, on our monotonic clock
         self._ahead_ms = 0.0  # Redis' clock before ours
         self.backlog = Backlog(engine.app)
+        self._later: list[tuple[float, Callable[[], None]]] = []  # what is to be sent when, on our monotonic clock
 
     def sweep_for_ever(self) -> None:
         """Until the process ends. Wakes when a timer is due, or was set, and once a second."""
@@ -159,7 +163,27 @@ class Sweeper:
             self._next_s = {shard: 0.0 for shard in self._shards if self.sweep(shard)}
         now_s = monotonic()
         self.fire_due([shard for shard, at_s in self._next_s.items() if at_s <= now_s])
-        return max(0.001, min([self._next_sweep_s, *self._next_s.values()]) - monotonic())
+        if self._later:
+            self._send_later_ones(now_s)
+        next_s = [self._next_sweep_s, *self._next_s.values(), *(at_s for at_s, _ in self._later)]
+        return max(0.001, min(next_s) - monotonic())
+
+    def _send_later_ones(self, now_s: float) -> None:
+        due = [send for at_s, send in self._later if at_s <= now_s]
+        self._later = [one for one in self._later if one[0] > now_s]
+        for send in due:
+            send()
+
+    def _send(self, since_ms: int, send: Callable[[], None]) -> None:
+        """Send now; or, what a worker has turned down, at a time that is not in step with anything.
+
+        Redis gives a message to the worker that has waited longest, and idle workers ask anew once a second: sent each
+        time at the same moment of the second, it would come to the same worker each time.
+        """
+        if since_ms:
+            send()
+        else:
+            self._later.append((monotonic() + random.random() * BEAT_S, send))  # noqa: S311  # no secret
 
     def fire_due(self, shards: list[int]) -> None:
         """Fire what is due on these shards, and learn when they are to be looked at again."""
@@ -206,12 +230,12 @@ class Sweeper:
             case OwedTurn():
                 if self.backlog.is_lost(self.engine.turn_queue(owed.workflow), owed.since_ms):
                     logger.info("%s: its turn has not come, it is sent again", run_id)
-                    self.engine.send_turn(run_id, owed.workflow, again=0)
+                    self._send(owed.since_ms, partial(self.engine.send_turn, run_id, owed.workflow, again=0))
             case OwedPart():
                 # A child has no message that could be lost: it is not known to be there.
                 if owed.queue.startswith(">") or self.backlog.is_lost(owed.queue, owed.since_ms):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
-                    self.engine.publish(run_id, [owed.part])
+                    self._send(owed.since_ms, partial(self.engine.publish, run_id, [owed.part]))
             case DeadClaim():
                 self.release(owed.ref)
             case OwedStop():
