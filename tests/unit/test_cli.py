@@ -412,3 +412,12 @@ def test_cancel_without_an_app_goes_through_the_store(monkeypatch):
     api.cancel("trip-1", "rain")
 
     assert cancelled == [("trip-1", "rain")]
+
+
+def test_a_sleep_and_a_promise_wait_on_no_queue():
+    steps = tuple(StepStatus("r/0.0", name, "waiting", 1, "", None, None, None) for name in ("sleep", "promise ok"))
+    run = replace(RUN, steps=steps)
+
+    assert cli_show.unserved(None, run) == []
+    assert cli_show.awaited_promises(run) == ["ok"]
+    assert cli_show.awaited_promises(replace(run, state=State.FAILED)) == []
