@@ -19,7 +19,7 @@
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
 --   b<p> it waits for a timer, or for the outside, and is not to be sent   t<p> the token of its last failed attempt       l<p> lives lost
 --   r<p> looks of the sweep at its message; q<p> the last, ms     g<p> 1: its message is known to be gone
---   d<p> where its lives were lost                    q<p> the token of a claim whose worker was told to stop
+--   d<p> where its lives were lost                    y<p> the token of a claim whose worker was told to stop
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
 --   p:<name> the parts that wait for a promise, as `0,2`   outside  those that are no steps, where there are steps too
@@ -239,7 +239,7 @@ end
 local BATCH_SHOWN = 1000 -- parts of a batch that stay in the timeline, and as many failures
 local function leave_window(n, p, good, bad)
   local join = JOINS .. n
-  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'q' .. p, 'w' .. p, 'z' .. p)
+  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'q' .. p, 'd' .. p, 'y' .. p, 'g' .. p, 'w' .. p, 'z' .. p)
   -- A claim that outlives its part is still to be found.
   if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
   if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
@@ -339,7 +339,7 @@ end
 -- A claim is over without an outcome: that is a life, unless its worker was told to stop. A step that must not run
 -- twice (`once`) has lost its only one all the same. Returns how many are lost; also 0 is on record, for stop_rest.
 local function lose_life(n, p, claim, once)
-  local join, leaving = JOINS .. n, redis.call('HMGET', JOINS .. n, 'q' .. p, 'd' .. p)
+  local join, leaving = JOINS .. n, redis.call('HMGET', JOINS .. n, 'y' .. p, 'd' .. p)
   if leaving[1] == claim.token and not once then return redis.call('HINCRBY', join, 'l' .. p, 0) end
   redis.call('HSET', join, 'd' .. p, leaving[2] and (leaving[2] .. ', ' .. claim.where) or claim.where)
   return redis.call('HINCRBY', join, 'l' .. p, 1)

@@ -7,7 +7,7 @@ local held = 0
 for i = 1, #ARGV, 3 do
   local claim = claim_of(JOINS .. ARGV[i], ARGV[i + 1])
   if claim and claim.token == ARGV[i + 2] then
-    redis.call('HSET', JOINS .. ARGV[i], 'q' .. ARGV[i + 1], claim.token)
+    redis.call('HSET', JOINS .. ARGV[i], 'y' .. ARGV[i + 1], claim.token)
     held = held + 1
   end
 end

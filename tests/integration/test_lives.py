@@ -258,3 +258,15 @@ def test_a_step_that_dies_less_often_than_it_has_lives_succeeds(deadly, worker):
     worker("deadly")
 
     assert deadly.unlucky.submit(4).result(timeout_s=30) == 5
+
+
+def test_the_sweep_may_look_at_what_a_worker_left_as_it_stopped(run):
+    run.started(part())
+    run.begin(0, "a")
+    run.store.leaving(run.id, [(0, "0", "a")])
+    run.release(0, "a")
+
+    for _ in range(3):
+        run.tick(65)
+        assert run.store.repair(run.id, "0", "0") is not None
+    assert [die(run, f"t{life}").code for life in range(5)] == ["start"] * 4 + ["decided"]

@@ -194,7 +194,7 @@ def test_a_stop_that_lost_its_patience_costs_no_life(start, deadly, redis_client
     handle = deadly.several.submit(2.5, 1, run_id="r")
 
     def told_to_stop() -> bool:
-        claim, told = redis_client.hmget(here.store().keys.join("r", 0), ["c0", "q0"])
+        claim, told = redis_client.hmget(here.store().keys.join("r", 0), ["c0", "y0"])
         return bool(claim) and claim.partition("|")[0] == told
 
     for _ in range(3):
