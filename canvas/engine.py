@@ -18,6 +18,7 @@ from canvas.publisher import Publisher
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
+from status.advice import advice
 from status.records import Claim, Ending, PartRef, Publishable, RunRecord
 from status.store import Store
 
@@ -72,7 +73,7 @@ class Engine:
                 if monotonic() + wait_s > end_s:
                     logger.exception("could not record an outcome for %s s, the step will run again", PATIENCE_S)
                     return None
-                logger.warning("could not record an outcome, trying again in %.2f s: %s", wait_s, error)
+                logger.warning("could not record an outcome, trying again in %.2f s: %s", wait_s, advice(error))
                 sleep(wait_s)
                 wait_s = min(wait_s * 2, 2.0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
 from uuid import uuid4
 
@@ -17,10 +18,11 @@ from celery.exceptions import Retry as CeleryRetry
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
-from canvas import undoing
+from canvas import granted, undoing
 from canvas.context import CurrentStep, running_as
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.retry import Retry
+from status.advice import advice
 from status.errors import PayloadError
 from status.records import Ending, Grant, PartRef
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 Kind = Literal["done", "failed", "retry"]
 
 logger = logging.getLogger("celeriac")
+
+#: How long a message waits in its slot for Redis, or for the end of its grace, before it goes back to its queue.
+BEGIN_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     if ref is None or not request.chord:
         return _as_plain_task(step, args, kwargs)
     token = request.get("celeriac_token") or uuid4().hex
-    policy = Retry.from_timing(request.get("celeriac_retry")) if request.get("celeriac_retry") else step.policy
+    policy = policy_of(step, request.get("celeriac_retry"))
     grant = _begin(step, ref, token, policy)
     current = CurrentStep(
         run_id=ref.run_id,
@@ -84,27 +89,47 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
             assert_never(outcome)
 
 
+def limits(step: Step[Any, Any], policy: Retry, attempt: int) -> tuple[int, int]:
+    """How long one attempt may take, ms or 0, and how long after that the next one starts, ms, or -1 if none does."""
+    if not step.timeout_s:
+        return 0, -1
+    delay_s = policy.delay_s(attempt, None)
+    return round(step.timeout_s * 1000), -1 if delay_s is None else round(delay_s * 1000)
+
+
+def policy_of(step: Step[Any, Any], timing: Any) -> Retry:
+    """Of a message: its own, or else the step's."""
+    return Retry.from_timing(timing) if timing else step.policy
+
+
 def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Grant:
-    timeout_ms, retry_in_ms = 0, -1
-    if step.timeout_s:
-        delay_s = policy.delay_s(ref.attempt, None)
-        timeout_ms = round(step.timeout_s * 1000)
-        retry_in_ms = -1 if delay_s is None else round(delay_s * 1000)
-    try:
-        grant = engines.of(step.app).store.begin(
-            ref,
-            token=token,
-            where=step.request.hostname or "",
-            interruptible=step.interruptible,
-            timeout_ms=timeout_ms,
-            retry_in_ms=retry_in_ms,
-            name=_name(step.request),
-        )
-    except RedisError as error:
-        raise CeleryReject(f"{ref.step_id}: Redis did not answer: {error}", requeue=True) from error
+    timeout_ms, retry_in_ms = limits(step, policy, ref.attempt)
+    end_s, wait_s = monotonic() + BEGIN_PATIENCE_S, 0.05
+    while True:
+        try:
+            grant = engines.of(step.app).store.begin(
+                ref,
+                token=token,
+                where=step.request.hostname or "",
+                interruptible=step.interruptible,
+                timeout_ms=timeout_ms,
+                retry_in_ms=retry_in_ms,
+                name=_name(step.request),
+            )
+            if grant.code != "grace":
+                break
+            why = "Redis was restarted, what runs comes first"
+        except RedisError as error:
+            why = advice(error)
+        # In this slot, and not by way of the queue: it would come back at once, and no other step may begin either.
+        if monotonic() + wait_s > end_s:
+            raise CeleryReject(f"{ref.step_id} has not begun, its message goes back: {why}", requeue=True)
+        sleep(wait_s)
+        wait_s = min(wait_s * 2, 0.25)
     if not grant.granted:
         logger.info("%s attempt %d is not run: %s", ref.step_id, ref.attempt, grant.code)
         raise Ignore
+    granted.note(token)
     return grant
 
 
@@ -150,7 +175,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
             assert_never(done.outcome)
     request.celeriac_attempt = None
     engine = engines.of(app)
-    return engine.patiently(
+    ending = engine.patiently(
         lambda: engine.store.finish(
             done.ref,
             token=done.token,
@@ -163,6 +188,8 @@ def settle(request: Any, app: Celery) -> Ending | None:
             with_record=engine.workflow(request.chord.get("task", "")) is not None,
         )
     )
+    granted.forget(done.token)
+    return ending
 
 
 def write_down(request: Any, app: Celery) -> None:

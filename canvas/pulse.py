@@ -21,11 +21,13 @@ from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, stopping, worker_info
+from canvas import children, granted, stopping, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog
 from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
+from canvas.perform import limits, policy_of
+from status.advice import advice
 from status.errors import OrchestrationError
 from status.places import revive
 from status.records import DeadClaim, Ending, OwedNews, OwedPart, OwedStop, OwedTurn, PartRef, Timer
@@ -81,6 +83,10 @@ def _revive() -> None:
         logger.error("%s", error)  # noqa: TRY400  # said in a line; the worker goes on trying
 
 
+def _claim(request: Any) -> tuple[int, str, str]:
+    return request.celeriac_ref.n, request.celeriac_ref.p, request.celeriac_token
+
+
 class Heartbeat:
     """Vouches for the claims of the requests that run in this worker."""
 
@@ -109,20 +115,43 @@ class Heartbeat:
             try:
                 self.beat()
             except RedisError as error:
-                logger.warning("no heartbeat: %s", error)
+                logger.warning("no heartbeat: %s", advice(error))
             self._rest.wait(max(0.05, BEAT_S - (monotonic() - start_s)))
             self._rest.clear()
 
     def beat(self) -> int:
         """Renew what runs now. Returns how many claims."""
-        by_run: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+        by_run: dict[str, list[Any]] = defaultdict(list)
         for request in list(worker_state.active_requests):
             ref: PartRef | None = getattr(request, "celeriac_ref", None)
             if ref is not None:
-                by_run[ref.run_id].append((ref.n, ref.p, request.celeriac_token))
+                by_run[ref.run_id].append(request)
         if self._stopping:
-            self._say_leaving(by_run)
-        return sum(self.engine.store.vouch(run_id, claims) for run_id, claims in by_run.items())
+            self._say_leaving({run_id: [_claim(one) for one in requests] for run_id, requests in by_run.items()})
+        return sum(self._vouch(run_id, requests) for run_id, requests in by_run.items())
+
+    def _vouch(self, run_id: str, requests: list[Any]) -> int:
+        claims = [_claim(one) for one in requests]
+        held = self.engine.store.vouch(run_id, claims)
+        if held < len(claims):
+            # It waits for its grant, or has just ended; or Redis was restarted, and its claim is lost.
+            for request in requests:
+                if granted.runs(request.celeriac_token):
+                    self._reassert(request)
+        return held
+
+    def _reassert(self, request: Any) -> None:
+        step, ref = request.task, request.celeriac_ref
+        policy = policy_of(step, request.request_dict.get("celeriac_retry"))
+        timeout_ms, retry_in_ms = limits(step, policy, ref.attempt)
+        self.engine.store.grace.reassert(
+            ref,
+            token=request.celeriac_token,
+            where=request.hostname or "",
+            interruptible=step.interruptible,
+            timeout_ms=timeout_ms,
+            retry_in_ms=retry_in_ms,
+        )
 
 
 class Sweeper:
@@ -150,7 +179,7 @@ class Sweeper:
                         if told is not None:
                             self.hear_of_timer(shards[told["channel"]], int(told["data"]))
             except (RedisError, OperationalError, OSError) as error:
-                logger.warning("timers and sweep wait for Redis: %s", error)
+                logger.warning("timers and sweep wait for Redis: %s", advice(error))
                 _revive()
                 threading.Event().wait(BEAT_S)
 

@@ -81,6 +81,22 @@ class Keys:
         """Counter: the shard's clock of liveness."""
         return _shared(shard, "tick")
 
+    def server(self, shard: int) -> str:
+        """String: the run id of the Redis server that the shard was last met on."""
+        return _shared(shard, "server")
+
+    def of_server(self, shard: int) -> tuple[str, str, str]:
+        """The keys by which a shard knows that its server was restarted, in the order of `lua/meet.lua`."""
+        return self.server(shard), self.tick(shard), self.grace(shard)
+
+    def grace(self, shard: int) -> str:
+        """String, after a restart of Redis only: the tick at which claims are granted again."""
+        return _shared(shard, "tick:grace")
+
+    def running(self, shard: int) -> str:
+        """Zset, after a restart of Redis only: steps that run although their claim is lost."""
+        return _shared(shard, "tick:running")
+
     def state(self, shard: int, state: str) -> str:
         """Zset: the shard's runs in `state`, scored by when they were submitted, in ms."""
         return _shared(shard, "by_state:") + state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -12,14 +14,26 @@ from typing import Any
 
 from hiredis import pack_command
 from redis import Redis
-from redis.exceptions import ConnectionError, NoScriptError, ResponseError, TimeoutError  # noqa: A004  # redis' own
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  # redis' own
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,  # noqa: A004
+)
+
+from status.keys import Keys
+
+logger = logging.getLogger("celeriac")
+
+_RUN_ID = re.compile(r"^run_id:(\w+)", re.MULTILINE)
 
 #: The transitions of one run; they share the prelude `_run.lua`.
 RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "resolve", "child", "told",
-        "enter", "leaving", "turn_down",
+        "enter", "leaving", "turn_down", "reassert",
     }
 )  # fmt: skip
 
@@ -46,46 +60,78 @@ class Scripts:
 
     Args:
         redis: A client with `decode_responses=True`.
+        keys: Of its shards.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
+        self._keys = keys
         self._mine = threading.local()
+        self._met = ""  # the run id of the server whose shards know of it
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a transition; load it first if this server does not know it (new, restarted or failed over).
+
+        Sent again when its answer is lost: the arguments carry a token, and the same token gets the same answer.
 
         Raises:
             RedisError: Redis does not answer, or refuses to write.
         """
         try:
-            return self._evalsha(name, keys, args)
+            return self._patiently(("EVALSHA", digest(name), len(keys), *keys, *args))
         except NoScriptError:
-            # EVAL both runs it and makes it known. The arguments carry their token: had the first call
-            # been executed after all, this one would get the same answer.
-            return self._redis.eval(source(name), len(keys), *keys, *args)
+            # EVAL both runs it and makes it known.
+            return self._patiently(("EVAL", source(name), len(keys), *keys, *args))
 
-    def _evalsha(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        # Over a connection that this thread keeps: redis-py's own way through its pool costs more than the
-        # script. If the connection breaks, its own way is taken after all, with its retries.
-        connection = None
+    def _patiently(self, command: tuple[Any, ...]) -> Any:
+        connection = self._connection()
         try:
-            connection = self._connection()
-            connection.send_packed_command([pack_command(("EVALSHA", digest(name), len(keys), *keys, *args))])
-            return connection.read_response()
+            return self._send(connection, command)
         except (ConnectionError, TimeoutError, OSError):
-            if connection is not None:
-                connection.disconnect()
-            return self._redis.evalsha(digest(name), len(keys), *keys, *args)
+            return connection.retry.call_with_retry(
+                lambda: self._send(connection, command), lambda _error: connection.disconnect()
+            )
+
+    def _send(self, connection: Any, command: tuple[Any, ...]) -> Any:
+        # Over a connection that this thread keeps: redis-py's own way through its pool costs more than the script.
+        try:
+            if not connection.is_connected:
+                # Here and not in the middle of a command, where it would be tried as often again.
+                connection.connect_check_health(check_health=False, retry_socket_connect=False)
+            connection.send_packed_command([pack_command(command)])
+            return connection.read_response()
+        except ReadOnlyError:
+            connection.disconnect()  # a replica, perhaps of late: the address may lead to the primary by now
+            raise
         except ResponseError:
             raise
         except BaseException:
             # The answer is still on its way (an exception from a signal handler): nobody else may read it.
-            if connection is not None:
-                connection.disconnect()
+            connection.disconnect()
             raise
 
     def _connection(self) -> Any:
         if getattr(self._mine, "pid", None) != os.getpid():
-            self._mine.pid, self._mine.connection = os.getpid(), self._redis.connection_pool.make_connection()
+            # Not by the pool, which would count those of threads that have ended, up to its limit.
+            pool = self._redis.connection_pool
+            self._mine.pid, self._mine.connection = os.getpid(), pool.connection_class(**pool.connection_kwargs)
+            self._mine.connection.register_connect_callback(self._meet)
         return self._mine.connection
+
+    def _meet(self, connection: Any) -> None:
+        """A new connection, and nothing was asked over it: if it leads to a server not met before, say so first."""
+        try:
+            connection.send_command("INFO", "server")
+            found = _RUN_ID.search(connection.read_response())
+            if found is None or found[1] == self._met:
+                return
+            shards = [self._keys.of_server(shard) for shard in range(self._keys.shards)]
+            for keys in shards:
+                connection.send_command("EVAL", source("meet"), len(keys), *keys, found[1])
+            graces = [connection.read_response() for _ in shards]
+            if any(graces):
+                logger.warning("Redis was restarted: for some seconds no step begins, what runs goes on")
+            self._met = found[1]
+        except BaseException:
+            connection.disconnect()  # else the next command would go over a connection that has met nobody
+            raise

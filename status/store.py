@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from redis import Redis
 
 from status.errors import ConfigError, RunConflict, RunNotFound
+from status.grace import Grace
 from status.keys import Keys
 from status.records import (
     DeadClaim,
@@ -54,7 +55,8 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
         self.redis = redis
         self.settings = settings
         self.keys = Keys(settings.shards)
-        self._scripts = Scripts(redis)
+        self._scripts = Scripts(redis, self.keys)
+        self.grace = Grace(self._scripts, self.keys)
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         return self._scripts.call(name, self.keys.of_run(run_id), args)
@@ -308,7 +310,8 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
 
     def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
         """Raise a shard's tick and name what is due; None if another worker sweeps it."""
-        keys = (self.keys.lease(shard), self.keys.tick(shard), self.keys.due(shard), self.keys.raised(shard))
+        k = self.keys
+        keys = (k.lease(shard), k.tick(shard), k.due(shard), k.raised(shard), k.grace(shard), k.running(shard))
         answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
         return list(answer[1:]) if answer[0] else None
 

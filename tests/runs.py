@@ -169,8 +169,9 @@ class Runs:
         return (self.redis.hget(self.keys.steps(self.id), f"{n}.{p}:s") or "waiting|").split("|")[0]
 
     def everything(self) -> dict[str, Any]:
-        """All of Redis."""
-        return {key: dump(self.redis, key) for key in sorted(self.redis.scan_iter("*"))}
+        """All of Redis, but for which server each shard was met on."""
+        keys = sorted(key for key in self.redis.scan_iter("*") if not key.endswith(":server"))
+        return {key: dump(self.redis, key) for key in keys}
 
 
 def dump(client: redis.Redis, key: str) -> Any:

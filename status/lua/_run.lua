@@ -14,6 +14,9 @@
 -- KEYS[11]  ended    zset of the shard: `state|run id`, scored by the end of retention, ms
 -- KEYS[12]  wake     channel of the shard: told of a timer that is earlier than all others
 -- KEYS[13]  promises hash: name -> `token|await that it decided, or nothing|outcome` (see resolve.lua)
+-- After a restart of Redis, and only then, a shard has two more (see meet.lua and reassert.lua):
+--   tick:grace    the tick at which claims are granted again     tick:running  zset: step ids that a worker runs
+--   although their claim, or all of their join, was in the second that was lost; scored by the tick they are good for
 --
 -- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
@@ -31,6 +34,7 @@
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local PROMISES = KEYS[13]
+local GRACE, RUNNING = TICK .. ':grace', TICK .. ':running'
 local RUN_ID = string.match(RUN, ':run:(.*)$')
 
 local LEASE_TICKS = 4   -- a claim not vouched for this long is dead

@@ -7,7 +7,7 @@
 --
 -- Answers {granted, now in ms, deadline in ms or 0}, or why not: {gone} (run, join or nonce), {ended} (the part has
 -- an outcome), {decided} (the join has), {stale} (an older attempt), {early} (its retry is not due),
--- {held} (a live claim of another delivery).
+-- {held} (a live claim of another delivery), {grace} (Redis was restarted: ask again, with the same token).
 local n, p, nonce, attempt, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local join, np, member = JOINS .. n, n .. '.' .. p, part_id(n, p)
 local twin = string.sub(p, -1) == 'u'
@@ -27,12 +27,21 @@ if f[2] then
 end
 if attempt ~= (f[3] or '1') then return { 'stale' } end
 if f[4] then return { 'early' } end
-if claim then
-  if tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end
-  -- Dead. A step that must not run twice is left to the sweep, which gives it up.
-  if not twin and cjson.decode(f[5])['once'] then return { 'held' } end
-  lose_life(n, p, claim)
+local ticks = redis.call('MGET', TICK, GRACE)
+local at = tonumber(ticks[1] or '0')
+-- Dead, if not held. A step that must not run twice is left to the sweep, which gives it up.
+if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= at then return { 'held' } end
+if claim and not twin and cjson.decode(f[5])['once'] then return { 'held' } end
+if ticks[2] then
+  local still = at < tonumber(ticks[2])
+  local running = redis.call('ZSCORE', RUNNING, member)
+  if still or (running and tonumber(running) >= at) then
+    -- Its message is in hand, or this refusal ends it: the sweep need not look sooner, and must not look later.
+    if not claim then redis.call('ZADD', DUE, still and ticks[2] + LOOK_TICKS or running + 1, member) end
+    return { still and 'grace' or 'held' }
+  end
 end
+if claim then lose_life(n, p, claim) end
 
 local deadline_ms = 0
 if limit_ms > 0 then
@@ -41,7 +50,7 @@ if limit_ms > 0 then
   set_timer('attempt', n, p, nonce, deadline_ms)
 end
 redis.call('HSET', join, 'c' .. p, token .. '|' .. ARGV[6] .. '|' .. ARGV[7])
-look_at(member, LEASE_TICKS)
+redis.call('ZADD', DUE, at + LEASE_TICKS, member)
 step_is(n, p, 'running', attempt, int(now))
 event('step.started', ARGV[10], attempt)
 return { 'granted', int(now), int(deadline_ms) }
