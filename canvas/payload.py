@@ -12,6 +12,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from status.errors import ConfigError, PayloadError
+from status.settings import Settings
 
 #: Values of these types are JSON as they stand; of texts, those without half a surrogate pair.
 PLAIN = (bool, int, str)
@@ -41,6 +42,8 @@ class Adapter:
         """The value as plain lists, dicts, strings and numbers."""
         # Looked at first, since a workflow makes its calls anew at each replay.
         if type(value) is self._plain and (self._plain is not str or value.isascii()):
+            if self._plain is str:
+                _check_size(value, self.what)
             return value
         # By way of the text: what can't be text (half a surrogate pair, NaN) must be refused here, not in a turn.
         return from_json(self._bytes(value))
@@ -54,6 +57,7 @@ class Adapter:
             text = self._adapter.dump_json(self._adapter.validate_python(value))
         except (ValidationError, PydanticSerializationError) as error:
             raise self._refused(value, error) from error
+        _check_size(text, self.what)
         if b"null" in text:
             # NaN and infinity are written as null, which a float then refuses: too late, the journal has it.
             try:
@@ -198,9 +202,26 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
+@cache
+def max_value_bytes() -> int:
+    """How long a value may be, as JSON."""
+    return Settings.from_environment().max_value_bytes
+
+
+def _check_size(text: bytes | str, what: str) -> None:
+    # All of a run is read at each of its turns, and lies in Redis' memory until its retention is over.
+    if len(text) > max_value_bytes():
+        raise PayloadError(
+            f"{what}: {len(text):,} bytes as JSON are more than CELERIAC_MAX_VALUE_BYTES ({max_value_bytes():,}): "
+            "keep it in a store of your own and pass its key, or raise the limit"
+        )
+
+
 def _jsonable(value: Any) -> Any:
     try:
-        return from_json(to_json(value))
+        text = to_json(value)
+        _check_size(text, "an argument")
+        return from_json(text)
     except PydanticSerializationError as error:
         raise PayloadError(f"{error}, got {_short(value)}") from error
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from canvas import engine as engines
 from canvas.children import digest
 from canvas.context import refuse_in_workflow
 from canvas.handle import RunHandle
 from status import here
+from status.advice import advice
 from status.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def submit_run(
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
         )
+    except ResponseError as error:
+        raise StoreUnavailable(f"run {own_id} was not submitted, nothing of it is recorded: {advice(error)}") from error
     except RedisError as error:
         raise StoreUnavailable(
             f"run {own_id} was not submitted, Redis at {here.where()} does not answer ({error}): "

@@ -30,6 +30,9 @@ from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from pydantic_core import to_json
+from redis.exceptions import RedisError
+
+from status.advice import advice
 
 logger = logging.getLogger("celeriac")
 
@@ -88,7 +91,11 @@ class QoS(redis.QoS):
         """A message goes back, or nowhere."""
         if delivery_tag in self._known:
             if requeue:
-                self.restore_by_tag(delivery_tag, leftmost=True)
+                try:
+                    self.restore_by_tag(delivery_tag, leftmost=True)
+                except RedisError as error:
+                    # Not raised: a refusal (out of memory) would end the worker. The store knows of this message.
+                    logger.warning("a message could not go back, the sweep will send it again: %s", advice(error))
             self.ack(delivery_tag)
         else:
             super().reject(delivery_tag, requeue)

@@ -16,6 +16,7 @@ class Settings:
     shards: int = 16  #: slots that runs are spread over; can't change once runs exist
     retention_s: int = 7 * 24 * 3600  #: how long a finished run can be looked at
     max_lives: int = 5  #: a step whose process died this often is given up
+    max_value_bytes: int = 1024 * 1024  #: an argument or a result may be so long, as JSON
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -68,12 +68,14 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
             ConfigError: They differ; runs would be looked for where they are not.
         """
         shards = self.settings.shards
-        if not self.redis.set(Keys.layout(), shards, nx=True):
-            there = int(cast("str", self.redis.get(Keys.layout())))
-            if there != shards:
-                raise ConfigError(
-                    f"this Redis holds runs on {there} shards, CELERIAC_SHARDS says {shards}: set it to {there}"
-                )
+        # Read first: a Redis that takes no writes can still be looked at.
+        if self.redis.get(Keys.layout()) is None and self.redis.set(Keys.layout(), shards, nx=True):
+            return
+        there = int(cast("str", self.redis.get(Keys.layout())))
+        if there != shards:
+            raise ConfigError(
+                f"this Redis holds runs on {there} shards, CELERIAC_SHARDS says {shards}: set it to {there}"
+            )
 
     # --- a run --------------------------------------------------------------------
 

@@ -6,10 +6,18 @@
 --
 -- Answers {0} if another worker sweeps it, else {1, member, ...}. Members are `run` or `run/n.p`.
 -- A tick is raised at most once in 900 ms of this server's TIME, however often it is asked.
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return { 0 } end
+local RAISED_MS = 900
+-- One that would last longer than it was ever given is from before the server's clock was put back.
+local function lasts(key, at_most_ms)
+  local left_ms = redis.call('PTTL', key)
+  return left_ms >= 0 and left_ms <= at_most_ms
+end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] and lasts(KEYS[1], tonumber(ARGV[2])) then return { 0 } end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if redis.call('SET', KEYS[4], 1, 'NX', 'PX', 900) then redis.call('INCR', KEYS[2]) end
+if not lasts(KEYS[4], RAISED_MS) then
+  redis.call('SET', KEYS[4], 1, 'PX', RAISED_MS)
+  redis.call('INCR', KEYS[2])
+end
 local at = redis.call('GET', KEYS[2]) or '0'
 local grace = redis.call('GET', KEYS[5])
 if grace and tonumber(at) >= tonumber(grace) then

@@ -52,8 +52,11 @@ class SimRequest:
 
     release = StepRequest._release
 
-    def __init__(self, app: Any, ref: PartRef, token: str) -> None:
+    def __init__(self, app: Any, ref: PartRef, token: str, task: Any, headers: dict[str, Any]) -> None:
         self._app = app
+        self.task = task
+        self.request_dict = headers
+        self.hostname = headers.get("hostname", "")
         self.celeriac_ref = ref
         self.celeriac_token = token
 
@@ -92,7 +95,7 @@ class Child(Process):
         ref = PartRef.parse(sent.id)
         assert ref is not None, f"{sent.id} is no message of ours"
         token = uuid4().hex
-        job.request = SimRequest(world.app, ref, token)
+        job.request = SimRequest(world.app, ref, token, task, {**sent.headers, "hostname": self.host.name})
         self.host.requests.append(job.request)
         headers = {**sent.headers, "hostname": self.host.name, "celeriac_token": token}
         job.context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)

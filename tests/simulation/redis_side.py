@@ -13,6 +13,8 @@ from redis.client import Pipeline
 
 from simulation.flows import stage
 from status import scripts
+from status.grace import Grace
+from status.keys import Keys
 from status.records import Grant, PartRef, RunRecord
 from status.scripts import RUN_SCRIPTS, Scripts
 from status.settings import Settings
@@ -31,7 +33,11 @@ CLOCK = (
     f"  return tonumber(redis.call('GET', '{NOW}'))\n",
 )
 #: The sweep's two short-lived keys end when the world says so, not when this machine is slow.
-LIVES = (("'PX', ARGV[2])", "'PX', 100000000)"), ("'PX', 900)", "'PX', 100000000)"))
+LIVES = (
+    ("'PX', ARGV[2])", "'PX', 100000000)"),
+    ("'PX', RAISED_MS)", "'PX', 100000000)"),
+    ("left_ms >= 0 and left_ms <= at_most_ms", "left_ms >= 0"),
+)
 LEASE_MS, RAISED_MS = 3000, 900
 
 #: What can't change a journal.
@@ -92,8 +98,8 @@ class SimRedis(redis.Redis):
 class SimScripts(Scripts):
     """Runs a script as one process of the world, and lets the watch see what it did."""
 
-    def __init__(self, client: redis.Redis, world: World, patches: Patches) -> None:
-        super().__init__(client)
+    def __init__(self, client: redis.Redis, keys: Keys, world: World, patches: Patches) -> None:
+        super().__init__(client, keys)
         self._world = world
         self._patches = patches
         self._told_ms = -1
@@ -161,7 +167,8 @@ class SimStore(Store):
     def __init__(self, client: SimRedis, world: World, patches: Patches, **settings: int) -> None:
         super().__init__(client, Settings(shards=1, **settings))
         self._world = world
-        self._scripts = SimScripts(client, world, patches)
+        self._scripts = SimScripts(client, self.keys, world, patches)
+        self.grace = Grace(self._scripts, self.keys)
         #: What was granted when the body began whose end is played now.
         self.granted: Grant | None = None
 
