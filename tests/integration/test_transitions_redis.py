@@ -1,6 +1,6 @@
 """A Redis that was restarted is met with care: what was in its lost second is not run twice. No worker."""
 
-# ruff: noqa: S107, a token here is no password
+# ruff: noqa: S106, S107, a token here is no password
 from __future__ import annotations
 
 from itertools import count
@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from runs import Runs, part, refs, stops
+from status.reading import Reader
 
 
 class Restarted(Runs):
@@ -410,3 +411,85 @@ def test_the_undo_of_a_late_success_is_put_back_too(run):
     assert run.begin("1u", "d") == "held"
     assert run.done("1u", "c", outcome="vnull") == "recorded"
     assert run.loose() == 0
+
+
+# --- clocks, keys and watchers -----------------------------------------------------------
+
+
+def _shift_clock(run: Restarted, by_ms: int) -> None:
+    """What is in Redis as it is after its server's clock was put on (or back) by so much."""
+    for key in (run.keys.raised(run.shard), run.keys.lease(run.shard)):
+        left_ms = run.redis.pttl(key)
+        if left_ms > 0:
+            run.redis.pexpire(key, max(0, left_ms - by_ms))
+    for member, at_ms in run.redis.zrange(run.keys.timers(run.shard), 0, -1, withscores=True):
+        run.redis.zadd(run.keys.timers(run.shard), {member: at_ms - by_ms})
+
+
+@pytest.mark.parametrize("by_ms", [3_600_000, -3_600_000], ids=["time_plus_1h", "time_minus_1h"])
+def test_time(run, by_ms):
+    """`time_plus_1h` and `time_minus_1h`: claims go by ticks, which rise whatever the clock says."""
+    run.started(part())
+    run.begin(0, "a")
+    run.store.sweep(run.shard, "sweeper")
+    before = int(run.redis.get(run.keys.tick(run.shard)))
+    _shift_clock(run, by_ms)
+
+    run.store.sweep(run.shard, "sweeper")
+    assert int(run.redis.get(run.keys.tick(run.shard))) == before + 1
+    run.store.sweep(run.shard, "sweeper")
+    assert int(run.redis.get(run.keys.tick(run.shard))) == before + 1
+    assert run.begin(0, "b") == "held"
+    run.sweep(5)
+    assert run.begin(0, "b") == "granted"
+
+
+def test_a_lease_from_before_the_clock_was_put_back_keeps_nobody_out(run):
+    run.store.sweep(run.shard, "dead")
+    assert run.store.sweep(run.shard, "next") is None
+    _shift_clock(run, -3_600_000)
+
+    assert run.store.sweep(run.shard, "next") is not None
+
+
+def test_watcher_across_rollback(run):
+    """It sees what comes after the restart, and the run's end."""
+    run.started(part())
+    run.remember()
+    run.begin(0, "a")
+    reader = Reader(run.redis, run.keys)
+    watched = reader.watch(run.id, timeout_s=20)
+    seen = [next(watched).kind for _ in range(3)]
+    run.restart()
+    run.sweep(6)
+    run.begin(0, "b")
+    run.done(0, "b")
+    run.complete(seen="n0")
+
+    rest = [event.kind for event in watched]
+
+    assert seen == ["run.submitted", "join.opened", "step.started"]
+    assert rest == ["step.started", "step.done", "join.decided", "run.completed"]
+
+
+@pytest.mark.parametrize("left", ["run", "journal", "steps", "events", "late"])
+def test_partly_expired_run(run, left):
+    """Of a finished run one key outlives the others: nothing is begun, written or left without an end."""
+    run.started(part(), part(), policy="first")
+    run.begin(0, "a")
+    run.begin(1, "b")
+    run.done(0, "a")
+    run.complete(seen="n0")
+    keep = getattr(run.keys, left)(run.id)
+    for key in run.redis.scan_iter(f"*:{run.id}*"):
+        if key != keep:
+            run.redis.delete(key)
+
+    assert run.begin(1, "c") == "gone"
+    assert run.done(1, "b") == "gone"
+    assert run.release(1, "b").code == "none"
+    assert run.open(part(), n=1, seen="n0") == "gone"
+    assert run.complete(seen="n0", token="other") == "gone"
+    assert run.store.repair(run.id, "0", "1") is None
+    assert run.store.repair(run.id) is None
+    assert set(run.redis.scan_iter(f"*:{run.id}*")) <= {keep}
