@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def world(redis_client: Any, redis_url: str, tmp_path: Path, monkeypatch: pytest
     """A broker, a worker and a database for sagas, in this process (see `sagas.World`)."""
 
     class Places:
-        database_url = f"sqlite:///{tmp_path}/log.db"
+        database_url = os.environ.get("TEST_DATABASE_URL") or f"sqlite:///{tmp_path}/log.db"
 
     monkeypatch.setattr(database, "places", Places)
     monkeypatch.setattr("saga.writing.places", Places)
@@ -36,6 +37,7 @@ def world(redis_client: Any, redis_url: str, tmp_path: Path, monkeypatch: pytest
         monkeypatch.setattr(SagaLog, "write", faulty)
         sagas.use(made)
         sagas.create_effects()
+        sagas.forget_all()
         yield made
         sagas.use(None)
     here.use(None)
