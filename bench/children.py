@@ -74,6 +74,11 @@ class Child:
         return self._process.pid
 
     @property
+    def exit_code(self) -> int | None:
+        """Of a life that has ended by itself; None while it lives, or after `kill`."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -90,14 +95,18 @@ class Child:
         Raises:
             ChildFailed: It ended, or was not ready within READY_S; it does not run then.
         """
-        with self.log.open("ab") as sink:
-            self._life_starts_at = sink.tell()
-            self._process = self._spawn(sink)
+        self.launch()
         try:
             self.wait(self.is_ready, "was not ready", READY_S)
         except BaseException:
             self.kill()
             raise
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        with self.log.open("ab") as sink:
+            self._life_starts_at = sink.tell()
+            self._process = self._spawn(sink)
 
     def _spawn(self, sink: IO[bytes]) -> subprocess.Popen[bytes]:
         parent_pid = os.getpid()

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from time import time
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from celery import Celery
+
+#: Messages sent again that are remembered. Who forgets one may send it once too often.
+REMEMBERED = 10_000
+
+
+def can_be_asked(app: Celery) -> bool:
+    """Whether an app's broker says what lies on a queue."""
+    with app.connection_for_write() as connection:
+        return bool(connection.transport.driver_type == "redis")
 
 
 class Backlog:
     """What lies on the queues, looked at once in each round of the sweep.
 
     A message that still waits must not be sent again: a backlog that is doubled whenever somebody finds it
-    slow never drains. On Redis it is lost if its queue is empty, or if the oldest message there is younger.
-    Other brokers can't be asked; there the sweep's doubling waits are all there is.
+    slow never drains. On Redis it is lost if its queue has none of its priority, or if the oldest one there
+    is younger. Other brokers can't be asked; there the sweep's doubling waits are all there is.
     """
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self._oldest_ms: dict[str, float] = {}
+        self._oldest_ms: dict[tuple[str, int], float] = {}
+        self._again_ms: dict[str, int] = {}
 
     def look_again(self) -> None:
         """Forget what was seen."""
         self._oldest_ms.clear()
 
-    def is_lost(self, queue: str, since_ms: int) -> bool:
-        """Whether a message that was sent to `queue` at `since_ms` or before can't be there any more."""
-        if queue not in self._oldest_ms:
-            self._oldest_ms[queue] = self._look(queue)
-        return self._oldest_ms[queue] > since_ms
+    def is_lost(self, member: str, queue: str, since_ms: int, priorities: Iterable[int]) -> bool:
+        """Whether the message of a due thing, sent to `queue` by `since_ms`, can't be there any more.
+
+        Who hears so sends it again: the next answer is about that message.
+
+        Args:
+            priorities: Those that it may have been sent with. Each is a list of its own, in the order of sending.
+        """
+        if not self._can_be_asked:
+            return True
+        sent_ms = max(since_ms, self._again_ms.get(member, 0))
+        if any(self._oldest(queue, priority) <= sent_ms for priority in priorities):
+            return False
+        if len(self._again_ms) >= REMEMBERED:
+            self._again_ms.clear()
+        self._again_ms[member] = int(time() * 1000)
+        return True
 
     def sizes(self, queues: Sequence[str]) -> dict[str, int]:
         """How many messages lie on each queue; {} if the broker can't be asked."""
@@ -46,19 +70,23 @@ class Backlog:
             each = len(channel.priority_steps)
             return {queue: sum(lengths[at * each : (at + 1) * each]) for at, queue in enumerate(queues)}
 
-    def _look(self, queue: str) -> float:
-        """When the oldest message of a queue was sent, ms; infinity if it is empty, 0 if nobody can tell."""
+    @cached_property
+    def _can_be_asked(self) -> bool:
+        return can_be_asked(self.app)
+
+    def _oldest(self, queue: str, priority: int) -> float:
+        if (queue, priority) not in self._oldest_ms:
+            self._oldest_ms[queue, priority] = self._look(queue, priority)
+        return self._oldest_ms[queue, priority]
+
+    def _look(self, queue: str, priority: int) -> float:
+        """When the oldest message of a queue was sent, ms; infinity if it has none, 0 if it does not say."""
         with self.app.connection_or_acquire() as connection:
-            if connection.transport.driver_type != "redis":
-                return float("inf")
             channel = cast("Any", connection.default_channel)
-            # One list for each priority; the oldest message is at its right end.
-            lists = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001
-            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-                for name in lists:
-                    pipe.lindex(name, -1)
-                oldest = [text for text in pipe.execute() if text]
-        return min(map(_sent_ms, oldest), default=float("inf"))
+            key = channel._q_for_pri(queue, priority)  # noqa: SLF001
+            with channel.conn_or_acquire() as client:
+                oldest = client.lindex(key, -1)  # messages are taken from the right end
+        return _sent_ms(oldest) if oldest else float("inf")
 
 
 def _sent_ms(text: str | bytes) -> float:

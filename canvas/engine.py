@@ -110,6 +110,10 @@ class Engine:
             return
         self.send(run_id, rows, name)
 
+    def priority(self, part: Publishable) -> int:
+        """What a part's message is sent with."""
+        return int(self._message(part).get("priority") or 0)
+
     def _message(self, part: Publishable) -> dict[str, Any]:
         spec: dict[str, Any] = json.loads(part.spec)
         if "items" in spec:  # a part of a batch: its argument is one of these

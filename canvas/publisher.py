@@ -12,6 +12,7 @@ from uuid import uuid4
 from celery import signals
 from celery.app.amqp import task_message
 from celery.utils.nodenames import anon_nodename
+from kombu.exceptions import OperationalError
 
 from canvas import transport
 from canvas.payload import compact
@@ -134,7 +135,7 @@ class Publisher:
                     for message in messages:
                         self._publish(producer, message)
             else:
-                self._put(producer.channel, messages)
+                self._put_surely(producer.channel, messages)
 
     def _publish(self, producer: Any, message: Message) -> None:
         """All that Celery does for a message: routes, declarations, signals, the event that it was sent."""
@@ -142,6 +143,14 @@ class Publisher:
         event = _sent_event(message.headers) if self._tells_of_sending else None
         sent = task_message(message.headers, properties, message.body, event)
         self.app.amqp.send_task_message(producer, message.headers["task"], sent, queue=message.queue)
+
+    def _put_surely(self, channel: Any, messages: Sequence[Message]) -> None:
+        try:
+            self._put(channel, messages)
+        except OperationalError:
+            # A connection that was kept open and has been cut meanwhile; the next try makes a new one. What arrives
+            # twice does no harm: a step is begun once, and a second turn finds the journal moved on.
+            self._put(channel, messages)
 
     @staticmethod
     def _put(channel: Any, messages: Sequence[Message]) -> None:

@@ -11,7 +11,7 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
@@ -23,10 +23,11 @@ from redis.exceptions import RedisError
 
 from canvas import children, granted, stopping, worker_info
 from canvas import engine as engines
-from canvas.backlog import Backlog
+from canvas.backlog import Backlog, can_be_asked
 from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
 from canvas.perform import limits, policy_of
+from canvas.publisher import FIRST, LAST
 from status.advice import advice
 from status.errors import OrchestrationError
 from status.places import revive
@@ -254,15 +255,15 @@ class Sweeper:
 
     def repair(self, run_id: str, n: str, p: str) -> None:
         """Put one thing back on its way."""
-        owed = self.engine.store.repair(run_id, n, p)
+        owed = self.engine.store.repair(run_id, n, p, asks_queues=self._asks_queues)
         match owed:
             case OwedTurn():
-                if self.backlog.is_lost(self.engine.turn_queue(owed.workflow), owed.since_ms):
+                queue, sent_with = self.engine.turn_queue(owed.workflow), (FIRST, LAST) if owed.first else (FIRST,)
+                if self.backlog.is_lost(run_id, queue, owed.since_ms, sent_with):
                     logger.info("%s: its turn has not come, it is sent again", run_id)
                     self._send(owed.since_ms, partial(self.engine.send_turn, run_id, owed.workflow, again=0))
             case OwedPart():
-                # A child has no message that could be lost: it is not known to be there.
-                if owed.queue.startswith(">") or self.backlog.is_lost(owed.queue, owed.since_ms):
+                if self._is_lost(owed):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
                     self._send(owed.since_ms, partial(self.engine.publish, run_id, [owed.part]))
             case DeadClaim():
@@ -275,6 +276,17 @@ class Sweeper:
                 pass
             case _:
                 assert_never(owed)
+
+    @cached_property
+    def _asks_queues(self) -> bool:
+        return can_be_asked(self.engine.app)
+
+    def _is_lost(self, owed: OwedPart) -> bool:
+        # A child has no message that could be lost: it is not known to be there.
+        if owed.queue.startswith(">"):
+            return True
+        sent_with = (self.engine.priority(owed.part),)
+        return self.backlog.is_lost(owed.part.ref.step_id, owed.queue, owed.since_ms, sent_with)
 
     def release(self, ref: PartRef) -> None:
         """A claim that nobody vouches for is over."""

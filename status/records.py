@@ -209,6 +209,7 @@ class OwedTurn:
 
     workflow: str
     since_ms: int
+    first: bool = False  #: the run has had none: its message may lie behind all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,3 +330,8 @@ class Timer(NamedTuple):
 def pairs(flat: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
     """Cut a flat answer of Redis into tuples of `size`."""
     return [tuple(flat[at : at + size]) for at in range(0, len(flat), size)]
+
+
+def mapping(flat: Any) -> dict[str, str]:
+    """A hash, in the shape of either protocol version."""
+    return flat if isinstance(flat, dict) else dict(pairs(flat, 2))

@@ -29,6 +29,7 @@ from status.records import (
     Timer,
     check_run_id,
     claims_of,
+    mapping,
     pairs,
 )
 from status.scripts import Scripts
@@ -317,12 +318,12 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
         answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
         return list(answer[1:]) if answer[0] else None
 
-    def repair(self, run_id: str, n: str = "", p: str = "") -> Owed:
-        """What would put a due thing back on its way. See `repair.lua`."""
-        answer = self._call("repair", run_id, n, p)
+    def repair(self, run_id: str, n: str = "", p: str = "", *, asks_queues: bool = False) -> Owed:
+        """What would put a due thing back on its way; `asks_queues`: who calls publishes only what is lost."""
+        answer = self._call("repair", run_id, n, p, "1" if asks_queues else "")
         match answer[0]:
             case "turn":
-                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]))
+                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]), first=answer[3] == "1")
             case "waiting":
                 part = next(self._publishable(run_id, int(n), answer[3]))
                 return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))
@@ -342,7 +343,7 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
             code,
             claims_of(stop),
             tuple(self._publishable(run_id, n, part)),
-            RunRecord(run_id, *map(_mapping, record)) if record else None,
+            RunRecord(run_id, *map(mapping, record)) if record else None,
         )
 
     @staticmethod
@@ -350,8 +351,3 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
         if part:
             p, attempt, spec, nonce, undoes = part
             yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)
-
-
-def _mapping(flat: Any) -> dict[str, str]:
-    """A hash, in the shape of either protocol version."""
-    return flat if isinstance(flat, dict) else dict(pairs(flat, 2))

@@ -21,7 +21,7 @@
 -- Fields of a join: policy size need nonce fp ok bad loose decided, and for a part p:
 --   s<p> its spec (JSON)      c<p> its claim `token|where|interruptible`      a<p> the attempt to run next
 --   b<p> it waits for a timer, or for the outside, and is not to be sent   t<p> the token of its last failed attempt       l<p> lives lost
---   r<p> looks of the sweep at its message; q<p> the last, ms     g<p> 1: its message is known to be gone
+--   r<p> looks of the sweep at its message            g<p> 1: its message is known to be gone
 --   d<p> where its lives were lost                    y<p> the token of a claim whose worker was told to stop
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
@@ -243,7 +243,7 @@ end
 local BATCH_SHOWN = 1000 -- parts of a batch that stay in the timeline, and as many failures
 local function leave_window(n, p, good, bad)
   local join = JOINS .. n
-  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'q' .. p, 'd' .. p, 'y' .. p, 'g' .. p, 'w' .. p, 'z' .. p)
+  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'd' .. p, 'y' .. p, 'g' .. p, 'w' .. p, 'z' .. p)
   -- A claim that outlives its part is still to be found.
   if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
   if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then

@@ -1,9 +1,10 @@
--- Something is due: say what would put it back on its way, and look again after twice the wait.
+-- Something is due: say what would put it back on its way, and look again after a longer wait.
 --
 -- ARGV[1] n, or '' for the run's turn   ARGV[2] p
+-- ARGV[3] 1 if its queue can be asked what lies on it, '' if each look means to publish
 --
 -- Answers {none}: nothing is owed any more (the entry is gone)
---         {turn, since, workflow}           publish a turn, if its message must be lost
+--         {turn, since, workflow, first}    publish a turn, if its message must be lost; first: 1 if it has had none
 --         {waiting, since, queue, part}     publish `part`, if its message must be lost
 --         {claimed, nonce}                  a claim that nobody vouches for: release it
 --         {stop, claim}                     a child that is to be told to stop
@@ -21,23 +22,29 @@ if not state or (FINAL[state] and n == '') then
   return { 'none' }
 end
 
--- It was sent soon after it was recorded, or again after the last look.
-local function since(key, looked, waits, gone)
-  local now, before = now_ms(), redis.call('HGET', key, looked)
-  redis.call('HSET', key, looked, int(now))
+-- It was sent soon after it was recorded. (Who has sent it again knows that by himself.)
+local function since(gone)
   if gone then return '0' end
-  local recorded_ms = waits > 1 and before or redis.call('HGET', RUN, 'updated_ms')
-  return int(math.min(tonumber(recorded_ms) + SENT_WITHIN_MS, now))
+  return int(math.min(tonumber(redis.call('HGET', RUN, 'updated_ms')) + SENT_WITHIN_MS, now_ms()))
+end
+
+-- What may only wait its turn is looked at again: of a few soon, of a backlog rarely, so that looking costs the
+-- shard about as much in either case. Where looking means publishing, each wait is twice the last.
+local function look_again(waits, publishes)
+  if ARGV[3] == '1' and not publishes then
+    look_at(member, math.min(2 ^ waits, 64, math.max(2, math.floor(redis.call('ZCARD', DUE) / 16))))
+  else
+    look_at(member, math.min(2 ^ (waits + 1), 64))
+  end
 end
 
 if n == '' then
-  local waits = redis.call('HINCRBY', RUN, 'waits', 1)
-  look_at(member, math.min(2 ^ (waits + 1), 64))
   local gone = redis.call('HDEL', RUN, 'gone') == 1
-  return { 'turn', since(RUN, 'looked_ms', waits, gone), redis.call('HGET', RUN, 'workflow') }
+  look_again(redis.call('HINCRBY', RUN, 'waits', 1), gone)
+  return { 'turn', since(gone), redis.call('HGET', RUN, 'workflow'), state == 'pending' and '1' or '' }
 end
 if n == 'tell' then
-  look_at(member, math.min(2 ^ (redis.call('HINCRBY', RUN, 'waits', 1) + 1), 64))
+  look_again(redis.call('HINCRBY', RUN, 'waits', 1), true)
   return { 'tell' }
 end
 local child = string.match(p, '^(%d+)c$')
@@ -47,7 +54,7 @@ if child then
     redis.call('ZREM', DUE, member)
     return { 'none' }
   end
-  look_at(member, math.min(2 ^ (redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1) + 1), 64))
+  look_again(redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1), true)
   return { 'stop', { child, claim.token, claim.where, claim.interruptible } }
 end
 local f = redis.call('HMGET', JOINS .. n, 'nonce', 'c' .. p, 's' .. p, 'a' .. p)
@@ -63,9 +70,8 @@ if f[2] then
     return { 'none' }
   end
 end
-local waits = redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1)
-look_at(member, math.min(2 ^ (waits + 1), 64))
 local undoes = string.match(p, '^(%d+)u$')
 local queue = string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^([^|]*)|')
 local gone = redis.call('HDEL', JOINS .. n, 'g' .. p) == 1
-return { 'waiting', since(JOINS .. n, 'q' .. p, waits, gone), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }
+look_again(redis.call('HINCRBY', JOINS .. n, 'r' .. p, 1), gone or string.sub(queue or '', 1, 1) == '>')
+return { 'waiting', since(gone), queue, { p, f[4] or '1', f[3], f[1], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' } }

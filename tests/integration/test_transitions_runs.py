@@ -899,6 +899,19 @@ def test_what_is_due_is_looked_at_again_after_twice_the_wait(run):
     assert all(later == 2 * sooner for sooner, later in itertools.pairwise(gaps))
 
 
+@pytest.mark.parametrize(("others", "looks"), [(0, range(12, 25)), (200, range(4, 8))])
+def test_where_queues_can_be_asked_a_few_are_looked_at_often_and_a_backlog_rarely(run, others, looks):
+    run.submit()
+    run.redis.zadd(run.keys.due(run.shard), {f"other-{n}": 1000 for n in range(others + 1)})
+
+    seen = 0
+    for _ in range(40):
+        run.tick(1)
+        seen += run.store.repair("r", asks_queues=True) is not None
+
+    assert seen in looks
+
+
 def test_the_waits_of_a_run_begin_anew_when_it_moves_on(run):
     run.submit()
     for _ in range(5):

@@ -1,0 +1,1 @@
+"""The order of 14 steps while everything around it is killed: `python -m chaos`."""
