@@ -37,16 +37,24 @@ RUN_SCRIPTS = frozenset(
     }
 )  # fmt: skip
 
-#: What some of them share beside the prelude.
-ALSO = {"complete": "_end", "abandon": "_end"}
+#: Those that move no part go without `_join.lua`: each call of a script makes its functions anew.
+MOVE_NO_PART = frozenset(
+    {"submit", "complete", "vouch", "park", "repair", "retry", "child", "told", "leaving", "turn_down"}
+)
+
+#: Those that end a run.
+END_RUNS = frozenset({"complete", "abandon"})
 
 
 @cache
 def source(name: str) -> str:
     """The text of a transition, prelude included."""
     folder = files("status") / "lua"
-    parts = ["_run", ALSO.get(name, ""), name] if name in RUN_SCRIPTS else [name]
-    return "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts if part)
+    parts = [name]
+    if name in RUN_SCRIPTS:
+        joins = [] if name in MOVE_NO_PART else ["_join"]
+        parts = ["_run", *joins, *(["_end"] if name in END_RUNS else []), name]
+    return "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
 @cache
