@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 from redis import Redis
@@ -11,25 +11,16 @@ from status.errors import ConfigError, RunConflict, RunNotFound
 from status.grace import Grace
 from status.keys import Keys
 from status.records import (
-    DeadClaim,
     Ending,
     Grant,
     NewBatch,
     NewPart,
     News,
     Opening,
-    Owed,
-    OwedNews,
-    OwedPart,
-    OwedStop,
-    OwedTurn,
     PartRef,
-    Publishable,
     RunRecord,
-    Timer,
     check_run_id,
     claims_of,
-    mapping,
     pairs,
 )
 from status.scripts import Scripts
@@ -38,13 +29,10 @@ from status.store_children import ChildTransitions
 from status.store_lives import LivesTransitions
 from status.store_operator import OperatorTransitions
 from status.store_promises import PromiseTransitions
-
-#: How long a worker that stopped sweeping keeps others from it. A second sweeper does no harm, a second without one
-#: is a second more until a dead worker's steps run again.
-SWEEPER_LEASE_MS = 1500
+from status.store_sweep import SweepTransitions
 
 
-class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTransitions):
+class Store(SweepTransitions, OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTransitions):
     """Runs, in Redis.
 
     Args:
@@ -275,79 +263,3 @@ class Store(OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTran
         pipe.hexists(self.keys.journal(ref.run_id), f"{ref.n}.{ref.p}")
         next_attempt, *ended = pipe.execute()
         return int(next_attempt or 1) > ref.attempt or (any(ended) and not ref.p.endswith("u"))
-
-    # --- timers and the sweep -----------------------------------------------------
-
-    def due_timers(self, shards: Sequence[int], limit: int = 10) -> tuple[list[Timer], dict[int, int], int]:
-        """The timers of these shards that are due, in one round trip.
-
-        Few at a time: most often none is, and each look reads some that are not.
-
-        Returns:
-            The timers; for each shard that has more, when the next is due; and Redis' clock: both in ms.
-        """
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.time()
-        for shard in shards:
-            pipe.zrange(self.keys.timers(shard), 0, limit, withscores=True)
-        (seconds, micros), *answers = pipe.execute()
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        due: list[Timer] = []
-        next_ms: dict[int, int] = {}
-        for shard, rows in zip(shards, answers, strict=True):
-            for member, at_ms in rows[:limit]:
-                if at_ms <= now_ms:
-                    due.append(Timer.parse(member))
-                else:
-                    next_ms[shard] = int(at_ms)
-                    break
-            else:
-                if len(rows) > limit:
-                    next_ms[shard] = int(rows[limit][1])
-        return due, next_ms, now_ms
-
-    def fire(self, timer: Timer, *, token: str) -> Ending:
-        """Do what a timer is for, once. See `fire.lua`; `expired` asks for a cancel of the run."""
-        answer = self._call("fire", timer.run_id, timer.kind, timer.n, timer.p, timer.nonce, token)
-        return self._ending(timer.run_id, int(timer.n or 0), answer)
-
-    def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
-        """Raise a shard's tick and name what is due; None if another worker sweeps it."""
-        k = self.keys
-        keys = (k.lease(shard), k.tick(shard), k.due(shard), k.raised(shard), k.grace(shard), k.running(shard))
-        answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
-        return list(answer[1:]) if answer[0] else None
-
-    def repair(self, run_id: str, n: str = "", p: str = "", *, asks_queues: bool = False) -> Owed:
-        """What would put a due thing back on its way; `asks_queues`: who calls publishes only what is lost."""
-        answer = self._call("repair", run_id, n, p, "1" if asks_queues else "")
-        match answer[0]:
-            case "turn":
-                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]), first=answer[3] == "1")
-            case "waiting":
-                part = next(self._publishable(run_id, int(n), answer[3]))
-                return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))
-            case "stop":
-                return OwedStop(claims_of(answer[1])[0])
-            case "tell":
-                return OwedNews()
-            case "claimed":
-                return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
-        return None
-
-    # --- answers ------------------------------------------------------------------
-
-    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
-        code, stop, part, *record = answer
-        return Ending(
-            code,
-            claims_of(stop),
-            tuple(self._publishable(run_id, n, part)),
-            RunRecord(run_id, *map(mapping, record)) if record else None,
-        )
-
-    @staticmethod
-    def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:
-        if part:
-            p, attempt, spec, nonce, undoes = part
-            yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)

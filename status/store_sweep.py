@@ -1,0 +1,113 @@
+"""Timers and the sweep, as part of the `Store`, and what the endings of parts have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from redis import Redis
+
+from status.keys import Keys
+from status.records import (
+    DeadClaim,
+    Ending,
+    Owed,
+    OwedNews,
+    OwedPart,
+    OwedStop,
+    OwedTurn,
+    PartRef,
+    Publishable,
+    RunRecord,
+    Timer,
+    claims_of,
+    mapping,
+)
+from status.scripts import Scripts
+
+#: How long a worker that stopped sweeping keeps others from it. A second sweeper does no harm, a second without one
+#: is a second more until a dead worker's steps run again.
+SWEEPER_LEASE_MS = 1500
+
+
+class SweepTransitions:
+    """The transitions that put back on its way what got lost, and let timers do what they are for."""
+
+    redis: Redis
+    keys: Keys
+    _scripts: Scripts
+
+    def _call(self, name: str, run_id: str, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def due_timers(self, shards: Sequence[int], limit: int = 10) -> tuple[list[Timer], dict[int, int], int]:
+        """The timers of these shards that are due, in one round trip.
+
+        Few at a time: most often none is, and each look reads some that are not.
+
+        Returns:
+            The timers; for each shard that has more, when the next is due; and Redis' clock: both in ms.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.time()
+        for shard in shards:
+            pipe.zrange(self.keys.timers(shard), 0, limit, withscores=True)
+        (seconds, micros), *answers = pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        due: list[Timer] = []
+        next_ms: dict[int, int] = {}
+        for shard, rows in zip(shards, answers, strict=True):
+            for member, at_ms in rows[:limit]:
+                if at_ms <= now_ms:
+                    due.append(Timer.parse(member))
+                else:
+                    next_ms[shard] = int(at_ms)
+                    break
+            else:
+                if len(rows) > limit:
+                    next_ms[shard] = int(rows[limit][1])
+        return due, next_ms, now_ms
+
+    def fire(self, timer: Timer, *, token: str) -> Ending:
+        """Do what a timer is for, once. See `fire.lua`; `expired` asks for a cancel of the run."""
+        answer = self._call("fire", timer.run_id, timer.kind, timer.n, timer.p, timer.nonce, token)
+        return self._ending(timer.run_id, int(timer.n or 0), answer)
+
+    def sweep(self, shard: int, worker: str, limit: int = 500) -> list[str] | None:
+        """Raise a shard's tick and name what is due; None if another worker sweeps it."""
+        k = self.keys
+        keys = (k.lease(shard), k.tick(shard), k.due(shard), k.raised(shard), k.grace(shard), k.running(shard))
+        answer = self._scripts.call("sweep", keys, (worker, SWEEPER_LEASE_MS, limit))
+        return list(answer[1:]) if answer[0] else None
+
+    def repair(self, run_id: str, n: str = "", p: str = "", *, asks_queues: bool = False) -> Owed:
+        """What would put a due thing back on its way; `asks_queues`: who calls publishes only what is lost."""
+        answer = self._call("repair", run_id, n, p, "1" if asks_queues else "")
+        match answer[0]:
+            case "turn":
+                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]), first=answer[3] == "1")
+            case "waiting":
+                part = next(self._publishable(run_id, int(n), answer[3]))
+                return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))
+            case "stop":
+                return OwedStop(claims_of(answer[1])[0])
+            case "tell":
+                return OwedNews()
+            case "claimed":
+                return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
+        return None
+
+    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
+        code, stop, part, *record = answer
+        return Ending(
+            code,
+            claims_of(stop),
+            tuple(self._publishable(run_id, n, part)),
+            RunRecord(run_id, *map(mapping, record)) if record else None,
+        )
+
+    @staticmethod
+    def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:
+        if part:
+            p, attempt, spec, nonce, undoes = part
+            yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)
