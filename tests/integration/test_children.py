@@ -28,6 +28,7 @@ from status import operating
 from status.records import RUN_ID, PartRef
 
 effects: list[str] = []
+fixed: list[bool] = []
 
 
 @step(name="children.do")
@@ -128,6 +129,28 @@ async def rolls_back(run: Run) -> None:
     async with Saga(run, "parent") as saga:
         await saga.safe_step("first").with_compensation(undo).execute(do.s(7))
         await fan_out_fail(safe.s(1), do.s(3).named("then"))
+
+
+@workflow(name="children.undoes_children")
+async def undoes_children(run: Run) -> int:
+    """A race of two, each of which can be undone by its parent."""
+    async with Saga(run, "parent") as saga:
+        race_of_two = race(do.s(9).named("short"), child.s(1))
+        won = await saga.safe_step("either").with_compensation(undo).execute(race_of_two)
+    return won.value
+
+
+@workflow(name="children.wavering")
+async def wavering(run: Run) -> int:
+    """Goes another way once `fixed`."""
+    return await (undo.s(1) if fixed else do.s(1).named("long")) or 0
+
+
+@workflow(name="children.rolls_back_wavering")
+async def rolls_back_wavering(run: Run) -> int:
+    async with Saga(run, "parent") as saga:
+        await saga.safe_step("first").with_compensation(undo).execute(do.s(7))
+        return await wavering.s()
 
 
 @workflow(name="children.settles")
@@ -399,6 +422,7 @@ def test_a_child_of_an_abandoned_run_is_cancelled(family):
 
 
 def test_a_parent_that_is_retried_has_a_new_child(family):
+    fixed.clear()
     family.submit(waits_for_bad)
     assert family.state() == "failed"
     fixed.append(True)
@@ -411,9 +435,6 @@ def test_a_parent_that_is_retried_has_a_new_child(family):
     all_quiet(family)
 
 
-fixed: list[bool] = []
-
-
 @workflow(name="children.may_fail")
 async def may_fail(run: Run) -> int:
     if not fixed:
@@ -424,6 +445,49 @@ async def may_fail(run: Run) -> int:
 @workflow(name="children.waits_for_bad")
 async def waits_for_bad(run: Run) -> int:
     return await may_fail.s()
+
+
+def test_a_child_that_succeeds_after_it_has_lost_is_undone_by_its_parent(family):
+    """It had ended before the cancel reached it, and its parent had not been told."""
+    family.hold = {"short", "children.do"}
+    family.submit(undoes_children)
+    told, family.engine.store.told = family.engine.store.told, lambda *_: 1  # type: ignore[method-assign]
+    finish = family.store.finish
+
+    def not_told(of: PartRef, **more):
+        return finish(of, **more) if of.run_id != "top" or of.p == "0" else finish(of._replace(nonce="lost"), **more)
+
+    family.store.finish = not_told  # type: ignore[method-assign]
+    family.let_go("children.do")
+    assert family.state("top@0.1") == "completed"
+    family.let_go("short")
+    family.store.finish, family.engine.store.told = finish, told  # type: ignore[method-assign]
+    family.sweep()
+
+    assert (family.state(), family.result()) == ("completed", "90")
+    assert effects[-1] == "undo 11"
+    all_quiet(family)
+
+
+def test_a_parked_child_that_is_abandoned_lets_its_parent_roll_back(family):
+    family.hold = {"long"}
+    fixed.clear()
+    family.submit(rolls_back_wavering)
+    fixed.append(True)
+    family.inbox.append("top@1.0")
+    family.play()
+    assert family.state("top@1.0") == "suspended"
+    family.cancel()
+    assert (family.state(), family.state("top@1.0")) == ("compensating", "cancelling")
+
+    family.engine.wake("top@1.0", operating.abandon(family.store, "top@1.0", "", []).stop)
+    family.play()
+    family.let_go("long")
+    family.sweep()
+
+    assert (family.state(), family.state("top@1.0"), effects[-1]) == ("cancelled", "cancelled", "undo 70")
+    fixed.clear()
+    all_quiet(family)
 
 
 # --- processes die --------------------------------------------------------------------------

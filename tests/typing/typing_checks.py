@@ -115,6 +115,7 @@ async def good(run: Run) -> None:
 def outside() -> None:
     assert_type(good.submit(run_id="x"), RunHandle[None])
     assert_type(child.submit(1), RunHandle[Pet])
+    assert_type(child.s(1).with_run_id("x").submit(), RunHandle[Pet])
     assert_type(child.submit(1, run_id="x", timeout_s=3), RunHandle[Pet])
     assert_type(child.submit(1, True, run_id="x"), RunHandle[Pet])
     assert_type(child.submit(n=1, loud=True), RunHandle[Pet])
