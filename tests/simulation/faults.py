@@ -8,7 +8,7 @@ from random import Random
 #: Kinds of fault; a world has some of them, so that none hides behind another.
 KINDS = (
     "kill", "kill_at", "lose", "repeat", "late", "reorder", "resend", "preempt", "pause", "cut", "flush",
-    "no_publish", "stop",
+    "no_publish", "stop", "rollback",
 )  # fmt: skip
 
 
@@ -51,15 +51,14 @@ class Profile:
     kinds: tuple[str, ...] = field(default=())
 
 
-def draw(random: Random, kinds: tuple[str, ...] = (), *, rollbacks: bool = False) -> Profile:
+def draw(random: Random, kinds: tuple[str, ...] = ()) -> Profile:
     """A random profile.
 
     Args:
         kinds: These and no others; (): some, at random.
-        rollbacks: Redis may lose what it has confirmed.
     """
     if not kinds:
-        kinds = tuple(kind for kind in (*KINDS, *(("rollback",) if rollbacks else ())) if random.random() < 0.3)
+        kinds = tuple(kind for kind in KINDS if random.random() < 0.3)
     until_ms = random.choice([3_000, 8_000, 15_000])
     some = lambda most: tuple(random.randint(1, until_ms) for _ in range(random.randint(1, most)))  # noqa: E731
     return Profile(

@@ -45,6 +45,8 @@ def ground(socket: str, db: int = 0) -> Iterator[Ground]:
         for name, value in (
             ("canvas.engine.sleep", lambda s: _world().sleep(s)),
             ("canvas.engine.monotonic", lambda: _world().now_s),
+            ("canvas.perform.sleep", lambda s: _world().sleep(s)),
+            ("canvas.perform.monotonic", lambda: _world().now_s),
             ("canvas.pulse.monotonic", lambda: _world().now_s),
             ("canvas.pulse.time", lambda: _world().now_s),
             ("canvas.pulse.worker_state", _ActiveRequests()),

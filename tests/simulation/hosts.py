@@ -41,6 +41,7 @@ class Process:
         self.gone = False
         self.busy = False
         self.waiting: list[Any] = []
+        self.met = ""  #: the server that its connection leads to
 
     @property
     def dead(self) -> bool:
@@ -52,11 +53,9 @@ class SimRequest:
 
     release = StepRequest._release
 
-    def __init__(self, app: Any, ref: PartRef, token: str, task: Any, headers: dict[str, Any]) -> None:
-        self._app = app
-        self.task = task
-        self.request_dict = headers
-        self.hostname = headers.get("hostname", "")
+    def __init__(self, host: Host, task: Any, sent: Sent, ref: PartRef, token: str) -> None:
+        self._app = host.world.app
+        self.task, self.hostname, self.request_dict = task, host.name, sent.headers
         self.celeriac_ref = ref
         self.celeriac_token = token
 
@@ -95,7 +94,7 @@ class Child(Process):
         ref = PartRef.parse(sent.id)
         assert ref is not None, f"{sent.id} is no message of ours"
         token = uuid4().hex
-        job.request = SimRequest(world.app, ref, token, task, {**sent.headers, "hostname": self.host.name})
+        job.request = SimRequest(self.host, task, sent, ref, token)
         self.host.requests.append(job.request)
         headers = {**sent.headers, "hostname": self.host.name, "celeriac_token": token}
         job.context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)

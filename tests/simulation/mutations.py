@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canvas.engine import Engine
+from canvas.pulse import Heartbeat
 from canvas.run import Run
 from simulation.broker import SimBacklog
 from simulation.plans import Plan
@@ -70,6 +71,8 @@ def _fails_fast(plan: Plan) -> bool:
 
 
 # Lines of the scripts.
+HELD = "if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= at then return { 'held' } end\n"
+UNDO = "  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
 LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
 MADE = "if was[2] == ARGV[4] then"
 EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
@@ -107,7 +110,7 @@ MUTATIONS = [
     Mutation(
         2,
         "a late success is undone",
-        (("finish", "  if not before then undo = end_late(n, p, outcome, now) end\n", ""),),
+        (("finish", UNDO, ""),),
         wants=_races,
     ),
     Mutation(
@@ -123,7 +126,7 @@ MUTATIONS = [
         (
             (
                 "begin",
-                "  if tonumber(redis.call('ZSCORE', DUE, member) or '0') >= tick() then return { 'held' } end\n",
+                HELD,
                 "",
             ),
         ),
@@ -168,7 +171,13 @@ MUTATIONS = [
     Mutation(
         5,
         "finish knows its token",
-        (("finish", "  if f[3] == token and kind ~= 'done' then return { 'retrying', {}, {} } end\n", ""),),
+        (
+            (
+                "finish",
+                "  if f[3] == token and kind ~= 'done' and not mine then return { 'retrying', {}, {} } end\n",
+                "",
+            ),
+        ),
         kinds=("resend",),
         wants=_flaky,
     ),
@@ -248,4 +257,27 @@ MUTATIONS = [
         wants=_undoes,
         seeds=200,
     ),
-]  # fmt: skip
+    Mutation(
+        3,
+        "each life of a join has messages of its own",
+        (("begin", "if f[1] ~= nonce or not f[5] then", "if not f[5] then"),),
+        kinds=("rollback", "late", "repeat"),
+        more={"rollbacks_ms": tuple((at, 300) for at in range(100, 3000, 400))},
+        wants=_several,
+        seeds=200,
+    ),
+    Mutation(
+        10,
+        "nothing is granted for a while",
+        (("meet", "redis.call('SET', KEYS[3], tonumber(redis.call('GET', KEYS[2]) or '0') + GRACE_TICKS)\n", ""),),
+        kinds=("rollback", "repeat"),
+        more={"slow": 0.9},
+    ),
+    Mutation(
+        10,
+        "workers say anew what they run",
+        python=(Heartbeat, "_reassert", lambda *_: None),
+        kinds=("rollback",),
+        more={"slow": 0.9},
+    ),
+]

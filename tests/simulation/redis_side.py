@@ -41,10 +41,10 @@ LIVES = (
 LEASE_MS, RAISED_MS = 3000, 900
 
 #: What can't change a journal.
-QUIET = frozenset({"vouch", "sweep", "repair", "begin"})
+QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert"})
 
 #: What does no harm when it is done again, and answers as things are then.
-WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told"})
+WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert"})
 
 Patches = tuple[tuple[str, str, str], ...]
 
@@ -108,6 +108,10 @@ class SimScripts(Scripts):
         world = self._world
         world.boundary(f"before {name}")
         world.check_line()
+        if world.current.met != world.server:
+            # As on each new connection: before anything else, the server's run id.
+            self._once("meet", self._keys.of_server(0), (world.server,))
+            world.current.met = world.server
         answer = self._once(name, keys, args)
         if name not in WITHOUT_TOKEN and world.faults.resends():
             # The reply was lost and the client sends the script again.

@@ -88,7 +88,7 @@ class SagaWatch:
         gave_up_late = any(
             isinstance(entry, Late) and entry.p.endswith("u") and entry.came != "v" for entry in seen.log
         )
-        if not reference.undo_failed and not gave_up_late:
+        if not reference.undo_failed and not gave_up_late and not self._world.watch.restored:
             self._nothing_is_owed()
 
     def _must_be_undone(self, reference: Reference, place: str) -> bool:
@@ -98,7 +98,7 @@ class SagaWatch:
         in_time, late = seen.journal.get(place, ""), seen.late.get(place, "")
         if late[:1] in {"v", "u", "t"} and not in_time:
             return True  # nobody could use what it did
-        if not reference.rolled_back or (int(n), p) not in self._world.watch.granted:
+        if not reference.rolled_back or (int(n), p) not in self._world.watch.seen.granted:
             return False
         # Its time was up and then it said what came of it: that is better than nothing.
         known = late if in_time == "t" and late else in_time or late

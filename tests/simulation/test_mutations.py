@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from random import Random
@@ -9,30 +10,45 @@ from random import Random
 import pytest
 
 from simulation import faults, plans
+from simulation.ground import Ground
 from simulation.mutations import MUTATIONS, Mutation
+from simulation.redis_side import Patches, source
 from simulation.watch import Violation
 from simulation.world import World
 
 
-def worlds(on, mutation: Mutation):
-    """Worlds in which it may show."""
-    for seed in count():
-        random = Random(seed)
-        plan = plans.draw(random)
-        if mutation.wants(plan):
-            profile = replace(faults.draw(random, mutation.kinds), **mutation.more)
-            yield World(on, seed, plan=plan, profile=profile, patches=mutation.patches)
+def world(on: Ground, mutation: Mutation, seed: int, patches: Patches) -> World:
+    """A world in which it may show."""
+    random = Random(seed)
+    plan = plans.draw(random)
+    profile = replace(faults.draw(random, mutation.kinds), **mutation.more)
+    return World(on, seed, plan=plan, profile=profile, patches=patches)
+
+
+def seeds_of(mutation: Mutation) -> Iterator[int]:
+    return (seed for seed in count() if mutation.wants(plans.draw(Random(seed))))
+
+
+def first_violation(on: Ground, mutation: Mutation) -> int:
+    """The first seed that fails under it."""
+    for tried, seed in enumerate(seeds_of(mutation), 1):
+        try:
+            world(on, mutation, seed, mutation.patches).play()
+        except Violation as found:
+            print(f"{mutation.name}: found in {tried} seeds: {found}")
+            return seed
+        assert tried < mutation.seeds, f"{tried} seeds, and nobody misses: {mutation.what}"
+    raise AssertionError
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "_"))
 def test_without_a_rule_the_simulation_fails(on, mutation, monkeypatch):
-    if mutation.python:
-        monkeypatch.setattr(*mutation.python)
+    for script, _, _ in mutation.patches:
+        source("finish" if script == "_run" else script, mutation.patches)  # raises if the line is not there
 
-    for tried, world in enumerate(worlds(on, mutation), 1):
-        try:
-            world.play()
-        except Violation as found:
-            print(f"{mutation.name}: found in {tried} seeds: {found}")
-            return
-        assert tried < mutation.seeds, f"{tried} seeds, and nobody misses: {mutation.what}"
+    with monkeypatch.context() as broken:
+        if mutation.python:
+            broken.setattr(*mutation.python)
+        seed = first_violation(on, mutation)
+
+    world(on, mutation, seed, ()).play()  # with the rule it ends well

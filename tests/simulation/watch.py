@@ -71,22 +71,19 @@ class Seen:
     decided: dict[int, int] = field(default_factory=dict)  #: await -> length of the log when it was decided
     not_before_ms: dict[tuple[int, str], int] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    granted: set[tuple[int, str]] = field(default_factory=set)  #: the actions that were ever begun
     submitted: bool = False
     ended: bool = False
 
 
 class Watch:
-    """What was recorded, and who runs what.
-
-    Attributes:
-        granted: (await, part) of every action that was ever begun.
-    """
+    """What was recorded, and who runs what."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.seen = Seen()
         self.bodies: dict[str, Body] = {}
-        self.granted: set[tuple[int, str]] = set()
+        self.restored = False
 
     # --- what was recorded ----------------------------------------------------------
 
@@ -171,7 +168,7 @@ class Watch:
         world, place = self._world, (ref.n, ref.p)
         body = Body(ref, token, child, child.job.sent.headers["task"], world.now_ms)
         for other in self.bodies.values():
-            if other.place == place and other.lives and not self._may_overlap(other, body):
+            if other.place == place and other.lives and not self._may_overlap(other):
                 raise Violation(f"{place} runs twice: {other.child.name} since {other.began_ms}, now {child.name}")
         known = self.seen.late if ref.p.endswith("u") else self.seen.journal
         if f"{ref.n}.{ref.p}" in known:
@@ -185,15 +182,12 @@ class Watch:
         world.saga.must_know(ref)
         self.bodies[token] = body
         if world.action_of(ref) is not None:
-            self.granted.add(place)
+            self.seen.granted.add(place)
         world.note(f"may run {ref.step_id} attempt {ref.attempt}")
 
     @staticmethod
-    def _may_overlap(other: Body, body: Body) -> bool:
-        if other.lost or other.cut_off or other.child.host.shaky:
-            return True
-        # Its time was up and the next attempt is due; nobody could end it.
-        return other.task == "sim.limited" and body.ref.attempt > other.ref.attempt
+    def _may_overlap(other: Body) -> bool:
+        return other.cut_off or other.child.host.shaky
 
     def _not_too_early(self, ref: PartRef) -> None:
         joins = self._world.plan.joins
@@ -211,9 +205,7 @@ class Watch:
     def _not_undone_while_it_runs(self, body: Body) -> None:
         undoes = body.child.job.sent.headers.get("celeriac_undoes")
         for other in self.bodies.values() if undoes else ():
-            # An attempt that went on when its time was up holds no claim: nobody can wait for it.
-            its_time = other.task == "sim.limited" and self._world.now_ms > other.began_ms + 2000
-            if other.lives and other.ref.step_id == undoes and not (its_time or self._may_overlap(other, body)):
+            if other.lives and other.ref.step_id == undoes and not self._may_overlap(other):
                 raise Violation(f"{undoes} is undone while {other.child.name} runs it")
 
     def cut_off(self, host: Host) -> None:
@@ -244,7 +236,7 @@ class Watch:
 
     def restore(self, saved: Seen) -> None:
         """Redis knows only this any more."""
-        self.seen = saved
+        self.seen, self.restored = saved, True
         for body in self.bodies.values():
             body.lost = True
 

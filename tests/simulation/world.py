@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from canvas import granted
 from canvas.engine import Engine
 from simulation import ending, faults, plans
 from simulation.broker import Broker, SimPublisher
@@ -61,6 +62,8 @@ class World:
         stage.plan = self.plan
         self.faults = faults.Faults(self.profile, self.random)
         self.ms, self.current, self.trace = 0, None, []
+        self.server = "server"  # the run id of Redis
+        granted.__dict__["_here"].clear()
         self._events: list[Any] = []
         self._order, self._depth = count(), 0
         self._lease_ms = self._raised_ms = self.cut_until_ms = 0
@@ -215,6 +218,7 @@ class World:
         if self.watch.seen.ended:
             return
         self.note("Redis was restarted without its last moments")
+        self.server += "+"
         snapshot.restore(self.ground.raw)
         self.watch.restore(saved)
 
