@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from canvas import (
@@ -38,7 +39,7 @@ class Stage:
 
     plan: Plan
     #: Whether the body that is called now has only begun.
-    begins = False
+    begins: Callable[[], bool]
 
 
 stage = Stage()
@@ -49,7 +50,7 @@ class CrashError(ValueError):
 
 
 def _play(n: int, p: int, basis: int) -> int:
-    if stage.begins:
+    if stage.begins():
         raise Running
     join = stage.plan.joins[n]
     if current_step().attempt <= join.flaky[p]:
@@ -81,7 +82,7 @@ def limited(n: int, p: int, basis: int) -> int:
 
 @step(name="sim.undo")
 def undo(_value: int | None) -> None:
-    if stage.begins:
+    if stage.begins():
         raise Running
     undoes = current_step().undoes or ""
     if undoes.partition("/")[2] in stage.plan.bad_undos:

@@ -69,6 +69,8 @@ class Job:
     context: Any = None
     request: SimRequest | None = None
     grant: Grant | None = None
+    ends: bool = False  #: its body is over, and called again to say what came of it
+    again: bool = False  #: it failed and is to be made again
 
 
 class Child(Process):
@@ -99,7 +101,7 @@ class Child(Process):
         headers = {**sent.headers, "hostname": self.host.name, "celeriac_token": token}
         job.context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)
         try:
-            self._attempt(begins=True)
+            self._attempt()
         except Running:
             took_ms = world.faults.body_ms(undo=bool(sent.headers.get("celeriac_undoes")))
             world.after(took_ms, self, self.end)
@@ -108,27 +110,32 @@ class Child(Process):
         except CeleryReject:
             world.after(1000, None, world.broker.give_back, sent)
             self.free()
+        else:
+            self.settle()  # there was nothing to do
 
-    def _attempt(self, *, begins: bool) -> None:
-        job, world = self.job, self.host.world
+    def _attempt(self) -> None:
+        """What the tracer calls. (The body is not run through: it begins, and is called again when it is over.)"""
+        job = self.job
         args, kwargs, _ = job.sent.body
-        world.store.granted = None if begins else job.grant
         try:
             with requested(job):
                 perform.attempt(job.task, tuple(args), kwargs)
-        finally:
-            world.store.granted = None
+        except (Ignore, CeleryReject):
+            raise
+        except Exception as error:  # noqa: BLE001  # the step's own
+            job.again = isinstance(error, CeleryRetry)
 
     def end(self) -> None:
-        """The body is over: what the real tracer then does."""
+        """The body is over."""
+        self.job.ends = True
+        self._attempt()
+        self.settle()
+
+    def settle(self) -> None:
+        """What the real tracer does then."""
         job, world = self.job, self.host.world
         world.watch.ended(job.request.celeriac_token)
-        again = False
-        try:
-            self._attempt(begins=False)
-        except Exception as error:  # noqa: BLE001  # the step's own error
-            again = isinstance(error, CeleryRetry)
-        if again:
+        if job.again:
             with requested(job), world.watch.in_hook():
                 job.task.on_retry(None, None, None, None, None)
             self.free()

@@ -146,15 +146,6 @@ MUTATIONS = [
         kinds=("kill",),
     ),
     Mutation(
-        4,
-        "a lost process gives its own claim back and no other",
-        (("release", "if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end\n", ""),),
-        kinds=("kill",),
-        more={"kill": 0.2, "children_only": True, "whole_host": 0.0, "slow": 0.9},
-        wants=lambda plan: plan.joins[0].steps.count("limited") > 1,
-        seeds=150,
-    ),
-    Mutation(
         5,
         "begin knows its token",
         (("begin", "if claim and claim.token == token then", "if false then"),),

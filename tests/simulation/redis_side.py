@@ -11,7 +11,6 @@ import redis
 from hiredis import pack_command
 from redis.client import Pipeline
 
-from simulation.flows import stage
 from status import scripts
 from status.grace import Grace
 from status.keys import Keys
@@ -118,8 +117,15 @@ class SimScripts(Scripts):
             again = self._once(name, keys, args)
             world.watch.same_answer(name, answer, again)
             answer = again
-        world.boundary(f"after {name}")
+        said = answer[0] if isinstance(answer, list) and answer else answer
+        world.boundary(f"after {name} {self._place(name, args)}: {said}")
         return answer
+
+    @staticmethod
+    def _place(name: str, args: Sequence[Any]) -> str:
+        """Which part it was about, for the trace."""
+        at = {"begin": 0, "finish": 0, "release": 0, "repair": 0, "reassert": 0, "fire": 1}.get(name)
+        return "" if at is None else f"{args[at]}.{args[at + 1]}"
 
     def _once(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         text, digest = source(name, self._patches)
@@ -173,18 +179,12 @@ class SimStore(Store):
         self._world = world
         self._scripts = SimScripts(client, self.keys, world, patches)
         self.grace = Grace(self._scripts, self.keys)
-        #: What was granted when the body began whose end is played now.
-        self.granted: Grant | None = None
 
     def begin(self, ref: PartRef, **more: Any) -> Grant:
-        if self.granted is not None:
-            stage.begins = False
-            return self.granted
-        grant = super().begin(ref, **more)
-        if grant.granted:
-            self._world.current.job.grant = grant
-        stage.begins = True
-        return grant
+        job = self._world.current.job
+        if not job.ends:
+            job.grant = super().begin(ref, **more)
+        return job.grant
 
     def load(self, run_id: str) -> RunRecord | None:
         self._world.boundary("before load")

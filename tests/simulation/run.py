@@ -17,7 +17,7 @@ from simulation.watch import Violation
 from simulation.world import World
 
 #: Lines of the trace that are shown of a seed that failed.
-LINES = 80
+LINES = 200
 
 
 def play(on: Ground, seed: int) -> str:

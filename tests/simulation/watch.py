@@ -68,6 +68,7 @@ class Seen:
     journal: dict[str, str] = field(default_factory=dict)
     late: dict[str, str] = field(default_factory=dict)
     opened_ms: dict[int, int] = field(default_factory=dict)
+    nonces: dict[int, str] = field(default_factory=dict)
     decided: dict[int, int] = field(default_factory=dict)  #: await -> length of the log when it was decided
     not_before_ms: dict[tuple[int, str], int] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
@@ -98,7 +99,7 @@ class Watch:
             seen.asked.add(args[2])
             seen.log.append(Asked(code, args[0], int(args[1])))
         elif name == "open_join" and code in {"opened", "answered"} and int(args[0]) not in seen.opened_ms:
-            seen.opened_ms[int(args[0])] = self._world.now_ms
+            seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
         elif name == "finish":
             self._finished(args, code)
@@ -175,6 +176,8 @@ class Watch:
             raise Violation(f"{place} begins although it has ended")
         if world.now_ms < self.seen.not_before_ms.get(place, 0):
             raise Violation(f"{place} begins before its retry is due")
+        if ref.nonce != self.seen.nonces[ref.n]:
+            raise Violation(f"{place} begins for a message of another life of its await")
         if ref.n in self.seen.decided and not ref.p.endswith("u"):
             raise Violation(f"{place} begins although its await is decided")
         self._not_too_early(ref)

@@ -29,6 +29,8 @@ RUN = "r"
 HOSTS = 2
 #: A run that has not ended so long after the last fault never will.
 PATIENCE_MS = 600_000
+#: What happens all the time is not worth a line.
+QUIET = ("before sweep", "after sweep", "before vouch", "after vouch")
 #: How deep others may go on while somebody is between two writes.
 DEPTH = 2
 
@@ -59,7 +61,7 @@ class World:
         self.ground, self.app = on, on.app
         self.plan = plan or plans.draw(self.random)
         self.profile = profile or faults.draw(self.random)
-        stage.plan = self.plan
+        stage.plan, stage.begins = self.plan, lambda: not self.current.job.ends
         self.faults = faults.Faults(self.profile, self.random)
         self.ms, self.current, self.trace = 0, None, []
         self.server = "server"  # the run id of Redis
@@ -157,7 +159,7 @@ class World:
             return
         if process.dead:
             raise Died
-        if not where.endswith(("sweep", "vouch")):
+        if not where.startswith(QUIET):
             self.note(where)
         if self.faults.kills() and (isinstance(process, Child) or not self.profile.children_only):
             self.kill(process)
