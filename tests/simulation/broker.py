@@ -29,6 +29,11 @@ class Sent:
     def id(self) -> str:
         return str(self.headers["id"])
 
+    @property
+    def what(self) -> str:
+        """For the trace: the same each time."""
+        return self.id.partition("~")[0]
+
 
 class SimPublisher(Publisher):
     """The real messages, sent one after the other; a process may die between any two."""
@@ -70,11 +75,11 @@ class Broker:
         """A message comes in."""
         faults = self._world.faults
         if faults.loses():
-            self._world.note(f"lost {sent.id}")
+            self._world.note(f"lost {sent.what}")
             return
         self._world.after(faults.delay_ms(), None, self.queued, sent)
         if faults.repeats():
-            self._world.note(f"repeated {sent.id}")
+            self._world.note(f"repeated {sent.what}")
             self._world.after(faults.late_ms(), None, self.queued, sent)
 
     def queued(self, sent: Sent) -> None:

@@ -84,7 +84,7 @@ MUTATIONS = [
     Mutation(
         1,
         "the next turn is due",
-        (("_run", "  look_at(RUN_ID, LOOK_TICKS)\n  event('join.decided'", "  event('join.decided'"),),
+        (("_join", "  look_at(RUN_ID, LOOK_TICKS)\n  event('join.decided'", "  event('join.decided'"),),
         kinds=("kill",),
     ),
     Mutation(1, "the first turn is due", (("submit", LOOK + LIMIT, LIMIT),), kinds=("lose",)),
@@ -207,7 +207,7 @@ MUTATIONS = [
         "the first failure decides",
         (
             (
-                "_run",
+                "_join",
                 "    if not good then return 'failed', p end\n    if ok == size",
                 "    if not good and ok + bad == size then return 'failed', p end\n    if ok == size",
             ),

@@ -15,7 +15,7 @@ from status import scripts
 from status.grace import Grace
 from status.keys import Keys
 from status.records import Grant, PartRef, RunRecord
-from status.scripts import RUN_SCRIPTS, Scripts
+from status.scripts import MOVE_NO_PART, RUN_SCRIPTS, Scripts
 from status.settings import Settings
 from status.store import Store
 
@@ -56,7 +56,7 @@ def replaced(text: str, old: str, new: str, where: str) -> str:
 
 @cache
 def source(name: str, patches: Patches = ()) -> tuple[str, str]:
-    """A script as this world runs it, and its digest. A patch is (script, old, new); script `_run` is the prelude."""
+    """A script as this world runs it, and its digest. A patch is (script, old, new)."""
     text = scripts.source(name)
     if name in RUN_SCRIPTS:
         text = replaced(text, *CLOCK, "the prelude")
@@ -64,7 +64,8 @@ def source(name: str, patches: Patches = ()) -> tuple[str, str]:
         for old, new in LIVES:
             text = replaced(text, old, new, "sweep.lua")
     for script, old, new in patches:
-        if script == name or (script == "_run" and name in RUN_SCRIPTS):
+        shared = {"_run": RUN_SCRIPTS, "_join": RUN_SCRIPTS - MOVE_NO_PART}.get(script, {script})
+        if name in shared:
             text = replaced(text, old, new, f"{script}.lua")
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -44,7 +44,7 @@ def first_violation(on: Ground, mutation: Mutation) -> int:
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "_"))
 def test_without_a_rule_the_simulation_fails(on, mutation, monkeypatch):
     for script, _, _ in mutation.patches:
-        source("finish" if script == "_run" else script, mutation.patches)  # raises if the line is not there
+        source("finish" if script == "_join" else script, mutation.patches)  # raises if the line is not there
 
     with monkeypatch.context() as broken:
         if mutation.python:
