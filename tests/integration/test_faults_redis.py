@@ -176,20 +176,25 @@ def test_restarts_while_many_run_lose_none_of_them(faults, workers, valkey):
 # --- one of two servers --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", ["state", "broker"])
-def test_one_restarts_the_other_not(faults, workers, valkey, broker, which):
-    """`state_restarts_broker_not` and `broker_restarts_state_not`."""
+def _all_end_although_it_restarts(server, faults, workers):
     workers(concurrency=4)
     names = [f"c{n}" for n in range(10)]
     for name in names:
         faults.counting.submit(name, run_id=name)
     wait_until(lambda: any(faults.lines(name) for name in names), "they run")
-    server = valkey if which == "state" else broker
 
     server.kill()
     server.start()
 
     assert [ended(name) for name in names] == ["completed"] * 10
+
+
+def test_state_restarts_broker_not(faults, workers, valkey, broker):
+    _all_end_although_it_restarts(valkey, faults, workers)
+
+
+def test_broker_restarts_state_not(faults, workers, valkey, broker):
+    _all_end_although_it_restarts(broker, faults, workers)
 
 
 def test_state_restarts_broker_not_and_forgets(faults, workers, valkey, broker):
