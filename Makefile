@@ -52,6 +52,9 @@ up: .venv/.stamp  ## Valkey, workers and (if installed) Flower under one supervi
 bench: .venv/.stamp  ## orders a second and latency beside stock Celery (QUICK=1: under a minute)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
+chaos: .venv/.stamp  ## 200 orders while everything is killed, five seeds, beside stock Celery (SEED=3: that one alone)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))
+
 # Written to a new file first: a lock that names a host never takes the old one's place.
 lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv on PATH or in .venv)
 	@command -v $(or $(UV),$(BIN)/uv) >/dev/null || { echo "make lock needs uv: $(BIN)/python -m pip install uv" >&2; exit 2; }

@@ -8,7 +8,9 @@ The last line is JSON over all seeds, of celeriac: `runs` (of a seed), `complete
 must be there and the customer charged once), `stuck` (confirmed orders that had not ended when the wait was over),
 `bodies_twice` (step bodies that began for a step that had begun before), `effects_twice` (effects recorded in SQL for
 a step that had one), each a sum over the seeds, and `worst_recovery_s`: the longest time from a fault until an order
-that was open at it had its next effect recorded, or had ended, over all faults, orders and seeds.
+that was open at it had its next effect recorded, or had ended, over all faults, orders and seeds. If a later fault hit
+the same order before it got so far (its message lay with that worker, or Redis went) the clock starts anew there; the
+table shows the time from the first of such faults too. In stock Celery orders that never end are left out of it.
 
 Exit codes: 0 the bar is met (all completed, none stuck, no effect twice, recovery within 8 s), 1 it is not,
 2 wrong options, 130 stopped by Ctrl-C.
@@ -44,7 +46,7 @@ SIDES = {"ours_saga": "celeriac", "stock": "stock Celery"}
 def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=120)
     seeds = [options.seed] if options.seed is not None else list(range(1, options.seeds + 1))
     plan = Plan(
         seed=0, orders=options.orders, orders_per_s=options.rate, workers=options.workers, rest=options.rest,
@@ -111,7 +113,17 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def table(verdicts: dict[str, dict[int, Verdict]]) -> Table:
     shown = Table(title="Orders of 14 steps under faults")
-    for name in ("", "seed", "faults", "completed", "stuck", "bodies twice", "effects twice", "worst recovery"):
+    for name in (
+        "",
+        "seed",
+        "faults",
+        "completed",
+        "stuck",
+        "bodies twice",
+        "effects twice",
+        "worst recovery",
+        "from first fault",
+    ):
         shown.add_column(name, justify="left" if not name else "right")
     for side, by_seed in verdicts.items():
         for seed, one in by_seed.items():
@@ -125,6 +137,7 @@ def table(verdicts: dict[str, dict[int, Verdict]]) -> Table:
                 str(one.bodies_twice),
                 str(one.effects_twice),
                 f"{one.worst_recovery_s:.1f} s",
+                f"{one.from_first_s:.1f} s",
             )
         shown.add_section()
     return shown

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.books import Entry, begun, recorded
+from chaos.recovery import Hands, recovery
 from chaos.stage import Ending
 
 
@@ -23,8 +23,9 @@ class Verdict:
         wrong: Orders that ended in another way, or whose effects are not what they must be; with the reason.
         bodies_twice: Bodies that began for a step that had begun before.
         effects_twice: Effects recorded for a step that had one.
-        worst_recovery_s: See `recovery`.
+        worst_recovery_s: See `recovery`; from the last fault that hit the order.
         worst_at: The order and the fault of the worst recovery.
+        from_first_s: The same from the first fault, whatever else came before the order got on.
         faults: How many of each kind.
     """
 
@@ -36,6 +37,7 @@ class Verdict:
     effects_twice: int
     worst_recovery_s: float
     worst_at: str
+    from_first_s: float
     faults: dict[str, int]
     took_s: float
 
@@ -50,7 +52,8 @@ def audit(side: str, orders: int, folder: Path, ending: Ending) -> Verdict:
         for order_id, (state, _) in ending.ended.items()
         if (why := _wrong(side, state, by_order[order_id])) is not None
     }
-    worst_s, worst_at = recovery(ending, effects)
+    worst_s, worst_at = recovery(ending, effects, Hands(folder))
+    from_first_s, _ = recovery(ending, effects, None)
     return Verdict(
         runs=orders,
         completed=len(ending.ended) - len(wrong),
@@ -60,33 +63,10 @@ def audit(side: str, orders: int, folder: Path, ending: Ending) -> Verdict:
         effects_twice=_repeated(effects),
         worst_recovery_s=round(worst_s, 2),
         worst_at=worst_at,
+        from_first_s=round(from_first_s, 2),
         faults=dict(Counter(one.fault.kind for one in ending.happened)),
         took_s=round(ending.took_s, 1),
     )
-
-
-def recovery(ending: Ending, effects: Sequence[Entry]) -> tuple[float, str]:
-    """The longest time, over all faults and all orders that were open at them, until something of the order was done.
-
-    Done means: the next effect of the order is recorded in SQL, or the order has ended. A step that begins and dies
-    again is no recovery: what a second fault takes from an order counts from the first.
-    """
-    worst_s, worst_at = 0.0, ""
-    signs: dict[str, list[int]] = defaultdict(list)
-    for effect in effects:
-        signs[effect.run_id].append(effect.at_ms)
-    for order_id, (_, ended_ms) in ending.ended.items():
-        signs[order_id].append(ended_ms)
-        signs[order_id].sort()
-    for one in ending.happened:
-        for order_id, (_, ended_ms) in ending.ended.items():
-            if not ending.confirmed.get(order_id, ended_ms) <= one.at_ms < ended_ms:
-                continue
-            after = signs[order_id]
-            took_s = (after[bisect_right(after, one.at_ms)] - one.at_ms) / 1000
-            if took_s > worst_s:
-                worst_s, worst_at = took_s, f"{order_id} after {one.fault.kind} ({one.whom}) at {one.fault.at_s:.1f} s"
-    return worst_s, worst_at
 
 
 def _repeated(entries: Sequence[Entry]) -> int:

@@ -50,7 +50,7 @@ class Entry:
 
 def open_books(folder: Path) -> None:
     """Make the table and the file, once, before any worker comes."""
-    create_all(engine(), metadata)
+    create_all(engine(os.environ["DATABASE_URL"]), metadata)  # which the process that plays several runs changes
     _bodies(folder).touch()
 
 
