@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from canvas.outcomes import describe, encode_error
 from canvas.payload import compact
-from status.errors import Cancelled, RunConflict
+from canvas.waitables import Part, Recipe
+from status.errors import Cancelled, ConfigError, RunConflict
 from status.records import Claim, NewPart, PartRef
 from status.states import FINAL, State
 
@@ -60,6 +61,33 @@ def prepare(call: Call[Any]) -> NewPart:
     )
 
 
+class Start(Part[str]):
+    """Starts a run that nobody waits for; its value is the run's id. Made by `run.start(call)`."""
+
+    def __init__(self, call: Call[Any]) -> None:
+        if not getattr(call.definition, "is_workflow", False):
+            raise ConfigError(f"run.start({call!r}): only a workflow's call makes a run; await {call!r} itself")
+        self._call = call
+
+    @property
+    def label(self) -> str:
+        return self._call.label
+
+    @property
+    def task_name(self) -> str:
+        return self._call.task_name
+
+    def prepare(self) -> NewPart:
+        part = prepare(self._call)
+        return replace(part, spec=compact({**json.loads(part.spec), "detached": True}))
+
+    def value(self, outcome: str) -> str:
+        return str(json.loads(outcome))
+
+    def recipe(self) -> Recipe:
+        return replace(super().recipe(), kind="start")
+
+
 def digest(workflow: str, input_json: str) -> str:
     """Tells a run's workflow and arguments from those of another."""
     return sha256(compact([workflow, input_json]).encode()).hexdigest()
@@ -100,6 +128,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         input_json=spec["input"],
         digest=spec["digest"],
         parent=ref,
+        detached=bool(spec.get("detached")),
         timeout_ms=spec["timeout_ms"],
         retention_ms=spec["retention_ms"] or None,
     )
@@ -112,10 +141,13 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
     if code == "stopped":
         _never_ran(engine, ref)
         return
-    engine.store.child_submitted(ref)
     if code == "created":
         engine.send_turn(run_id, spec["task"])
-    elif state in FINAL:
+    if spec.get("detached"):
+        _end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
+        return
+    engine.store.child_submitted(ref)
+    if state in FINAL:
         tell(engine, run_id)
 
 

@@ -6,14 +6,18 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from canvas.children import Start
 from canvas.outcomes import Decision
 from canvas.payload import compact
-from canvas.waitables import Part, Sleep
+from canvas.waitables import Join, Part, Sleep
 from status.errors import ConfigError
 from status.records import FIRST_GENERATION, Generations, News, Remark, key_of_part
+
+if TYPE_CHECKING:
+    from canvas.call import Call
 
 logger = logging.getLogger("celeriac.run")
 
@@ -105,6 +109,19 @@ class Run:
             delay_s: Seconds; days are fine.
         """
         return Sleep(delay_s)
+
+    def start(self, call: Call[Any], *, run_id: str | None = None) -> Join[str]:
+        """Start a run of its own, that this one does not wait for; its value is the run's id.
+
+        Args:
+            call: Of a workflow.
+            run_id: None: made of this run's id.
+
+        Raises:
+            ConfigError: It is a step's call, or the id is malformed.
+            StepFailed (when awaited): The id is taken by a run with other arguments.
+        """
+        return Join(Start(call.with_run_id(run_id) if run_id else call).recipe())
 
     def update_status(
         self, *, phase: str | None = None, progress: float | None = None, **metadata: str | float | bool | None

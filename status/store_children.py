@@ -33,10 +33,14 @@ class ChildTransitions:
         input_json: str,
         digest: str,
         parent: PartRef,
+        detached: bool = False,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
     ) -> tuple[str, str]:
         """Create a run that is part of another, or wait for the one that is there.
+
+        Args:
+            detached: The part only starts it; nobody is told how it ends.
 
         Returns:
             `created`, `exists`, `conflict` (the id is taken), or `stopped` (by its parent, before); and its state.
@@ -44,7 +48,15 @@ class ChildTransitions:
         keep_ms = retention_ms or self.settings.retention_s * 1000
         token = parent.message_id
         answer = self._call(
-            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, token
+            "submit",
+            check_run_id(run_id),
+            workflow,
+            input_json,
+            digest,
+            token,
+            timeout_ms,
+            keep_ms,
+            "" if detached else token,
         )
         return answer[0], answer[1]
 

@@ -153,6 +153,11 @@ async def rolls_back_wavering(run: Run) -> int:
         return await wavering.s()
 
 
+@workflow(name="children.starts")
+async def starts(run: Run) -> list[str]:
+    return [await run.start(child.s(1)), await run.start(child.s(2), run_id="mine")]
+
+
 @workflow(name="children.settles")
 async def settles(run: Run) -> list[object]:
     found = await fan_out(child.s(1), fails.s())
@@ -314,6 +319,32 @@ def test_ids_of_children_are_run_ids_and_differ():
 
     assert all(RUN_ID.fullmatch(one) for one in ids)
     assert len(set(ids)) == len(ids)
+
+
+def test_a_run_that_nobody_waits_for_is_started_once(family, monkeypatch):
+    family.crash(monkeypatch, "finish")
+    with pytest.raises(Died):
+        family.submit(starts)
+    family.sweep()
+
+    assert (family.state(), family.result()) == ("completed", '["top@0.0","mine"]')
+    assert [family.state(run_id) for run_id in ("top@0.0", "mine")] == ["completed", "completed"]
+    assert family.status("mine").parent is None
+    assert sorted(effects) == ["do 1", "do 2"]
+    all_quiet(family)
+
+
+def test_a_started_run_whose_id_is_taken_is_a_conflict(family):
+    family.submit(child, 3, run_id="mine")
+    family.submit(starts)
+
+    assert (family.state(), family.error().error_type) == ("failed", "status.errors.RunConflict")
+    all_quiet(family)
+
+
+def test_a_step_can_not_be_started(family):
+    with pytest.raises(ConfigError, match="only a workflow's call makes a run"):
+        Run("r", "w", 0).start(do.s(1))
 
 
 # --- stopped --------------------------------------------------------------------------------

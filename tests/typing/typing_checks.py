@@ -57,6 +57,7 @@ async def good(run: Run) -> None:
     assert_type(cat(1), Cat)
     assert_type(await dog.s(1, loud=True).after(1).within(2).named("d").set(priority=3), Dog)
 
+    assert_type(await run.start(child.s(1)), str)
     assert_type(await fan_out_fail(cat.s(1)), tuple[Cat])
     assert_type(await fan_out_fail(cat.s(1), dog.s(1)), tuple[Cat, Dog])
     assert_type(await fan_out_fail(cat.s(1), dog.s(1), child.s(1)), tuple[Cat, Dog, Pet])
