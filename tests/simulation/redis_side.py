@@ -18,6 +18,7 @@ from status.records import Grant, PartRef, RunRecord
 from status.scripts import MOVE_NO_PART, RUN_SCRIPTS, Scripts
 from status.settings import Settings
 from status.store import Store
+from status.store_sweep import SWEEPER_LEASE_MS
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -37,7 +38,7 @@ LIVES = (
     ("'PX', RAISED_MS)", "'PX', 100000000)"),
     ("left_ms >= 0 and left_ms <= at_most_ms", "left_ms >= 0"),
 )
-LEASE_MS, RAISED_MS = 3000, 900
+LEASE_MS, RAISED_MS = SWEEPER_LEASE_MS, 900
 
 #: What can't change a journal.
 QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert"})
