@@ -18,6 +18,7 @@ from canvas import (
     current_step,
     fan_out,
     fan_out_fail,
+    promise,
     quorum,
     race,
     step,
@@ -159,6 +160,8 @@ async def _await(run: Run, n: int, join: Join, basis: int, saga: Saga | None) ->
 
 
 def _part(n: int, join: Join, p: int, basis: int) -> Any:
+    if join.step(p) == "promise":
+        return promise(f"p{n}.{p}", int)
     call = STEPS[join.step(p)].s(n, p, basis)
     if join.delayed[p]:
         call = call.after(join.delay_s)

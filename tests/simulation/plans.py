@@ -19,7 +19,7 @@ class Join:
         good: Whether each part succeeds in the end.
         flaky: How many attempts of it fail before.
         delayed: Whether it starts `delay_s` later.
-        steps: Which step a part is: do, brisk (may be terminated), once (not idempotent), limited (2 s an attempt).
+        steps: What a part is: do, brisk (may be terminated), once (not idempotent), limited (2 s each) or promise.
         within_s: Time limits of parts, 0: none.
         timeout_s: Of the whole await, 0: none.
         fatal: The workflow lets its error through.
@@ -106,7 +106,7 @@ def _join(random: Random, *, saga: bool) -> Join:
     kind = random.choice(["await", "fan_out_fail", "fan_out", "race", "quorum", *([] if saga else ["sleep"])])
     size = 1 if kind in {"await", "sleep"} else random.randint(1, 3)
     flaws = random.random() < 0.5
-    return Join(
+    join = Join(
         kind,
         good=[random.random() < 0.75 for _ in range(size)],
         flaky=[random.choice([0, 1, 2]) if flaws and random.random() < 0.4 else 0 for _ in range(size)],
@@ -117,3 +117,7 @@ def _join(random: Random, *, saga: bool) -> Join:
         within_s=[random.choice([0.5, 3.0]) if random.random() < 0.1 else 0.0 for _ in range(size)],
         timeout_s=random.choice([0.5, 3.0]) if random.random() < 0.1 else 0.0,
     )
+    if not saga and kind != "sleep" and random.random() < 0.2:
+        p = random.randrange(size)  # one that the outside world completes
+        join.steps[p], join.flaky[p], join.delayed[p], join.within_s[p] = "promise", 0, False, 0.0
+    return join

@@ -278,7 +278,8 @@ def verdict(n: int, join: Join, came: dict[int, str], basis: int = 0) -> tuple[A
     good = [p for p, how in came.items() if how == "v"]
     bad = sorted(set(came) - set(good))
     failures = [[p, {"e": message(n, p)}.get(came[p], came[p])] for p in bad]
-    values = [basis + value(n, p) if p in good else None for p in range(size)]
+    based = [0 if join.step(p) == "promise" else basis for p in range(size)]
+    values = [based[p] + value(n, p) if p in good else None for p in range(size)]
     match join.kind:
         case "sleep":
             return (None,) if good else None

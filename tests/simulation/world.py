@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random as everybodys
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import redis
 
 from canvas import granted
 from canvas.engine import Engine
+from canvas.outcomes import describe, encode_error
 from simulation import ending, faults, plans
 from simulation.broker import Broker, SimPublisher
 from simulation.flows import flow, stage
@@ -200,6 +203,10 @@ class World:
             self.after(at_ms, None, self._remember, back_ms)
         for at_ms in self.plan.cancels_ms:
             self.after(at_ms, Process("canceller"), self._cancel)
+        for n, join in enumerate(self.plan.joins):
+            for p in range(len(join.good)):
+                if join.step(p) == "promise":
+                    self.after(self.random.randint(0, 6000), Process("outside"), self._resolve, n, p)
 
     def _any_host(self) -> Host:
         return self.random.choice(self.hosts)
@@ -248,6 +255,19 @@ class World:
             self.engine.cancel(RUN, "enough")
         except redis.RedisError:
             self.note("the cancel did not get through")
+
+    def _resolve(self, n: int, p: int) -> None:
+        """The outside world completes a promise, and says so until the run has ended."""
+        if self.watch.seen.ended:
+            return
+        self.after(3000, Process("outside"), self._resolve, n, p)
+        good = self.plan.joins[n].good[p]
+        error = describe(ValueError(plans.message(n, p)), step=f"p{n}.{p}")
+        outcome = f"v{plans.value(n, p)}" if good else encode_error(error)
+        with suppress(redis.RedisError):
+            _, ending = self.store.resolve(RUN, f"p{n}.{p}", outcome, token=uuid4().hex)
+            if ending is not None:
+                self.engine.follow(RUN, ending)
 
     def action_of(self, ref: PartRef) -> int | None:
         """The await of the plan that a part belongs to; None: it undoes something."""
