@@ -50,6 +50,7 @@ def faults(redis_url, worker_env, tmp_path, monkeypatch) -> Iterator[Any]:
 
 def _point(faults: Any, state_url: str, broker_url: str) -> None:
     faults.app.conf.broker_url = broker_url
+    faults.app.__dict__.pop("_celeriac", None)  # its engine, and with it its store
     faults.app._pool = None  # the next connection is to the new address
     faults.app.amqp._producer_pool = None
     here.use(state_url)
