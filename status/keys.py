@@ -59,7 +59,7 @@ class Keys:
 
     def end(self, run_id: str) -> str:
         """Stream with one entry, for a minute after the run has ended: what `result()` waits for."""
-        return self.events(run_id) + ":end"
+        return self.events(run_id) + "/end"  # `:end` may be how another run's id ends
 
     def late(self, run_id: str) -> str:
         """Hash: `await.part` -> an outcome that came after its join was decided."""
@@ -127,7 +127,7 @@ def possible_owners(key: str) -> dict[str, str]:
     found = _OF_A_RUN.fullmatch(key)
     if found is None or found["kind"] in _OF_A_SHARD:
         return {}
-    ids = [found["rest"]] + [found["rest"][: end.start()] for end in re.finditer(":", found["rest"])]
+    ids = [found["rest"]] + [found["rest"][: end.start()] for end in re.finditer("[:/]", found["rest"])]
     return {run_id: f"{found['tag']}run:{run_id}" for run_id in ids}
 
 

@@ -8,7 +8,7 @@
 --         {decided, stop}: the open await is; take the run's next turn, stop these claims
 --         {noted}: nothing is open; the next await is answered so
 --         {stopped}: the child is not there: if it comes, it is not started
---         {foreign}: the child was there before this parent, and goes on
+--         {foreign}: the child was there before this parent, and goes on; or has ended, and owes this parent no news
 local f = redis.call('HMGET', RUN, 'state', 'open', 'kill', 'killed', 'parent', 'parent_kill', 'tells')
 local parent = ARGV[4]
 if not f[1] then
@@ -17,7 +17,11 @@ if not f[1] then
   redis.call('PEXPIRE', RUN, ARGV[5])
   return { 'stopped' }
 end
-if FINAL[f[1]] then return { 'late', f[1] } end
+if FINAL[f[1]] then
+  local tells = string.find(' ' .. (f[7] or '') .. ' ', ' ' .. parent .. ' ', 1, true)
+  if parent ~= '' and not tells then return { 'foreign' } end
+  return { 'late', f[1] }
+end
 if parent ~= '' and f[5] ~= string.match(parent, '^[^~]*') then return { 'foreign' } end
 if parent ~= '' and f[6] == parent then return { 'noted' } end
 if parent ~= '' then redis.call('HSET', RUN, 'parent_kill', parent) end

@@ -59,7 +59,8 @@ local function finish()
   if f[2] and not before then before = redis.call('HGET', LATE, np) end
   if not f[6] then before = before or 'v' end -- of a batch, which forgets the parts that have ended
   -- Said before: by this delivery, whose answer was lost, or by another that was as good.
-  if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end
+  -- (An action that had timed out may still succeed; an undo that has is over.)
+  if before and not mine and (twin or before ~= 't') then return { 'recorded', {}, {} } end
   if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end
 
   if f[3] == token and kind ~= 'done' and not before and (twin or not f[2]) then

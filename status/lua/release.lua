@@ -16,6 +16,8 @@ if token ~= '' and claim.token ~= token then return { 'none', {}, {} } end
 if token == '' and tonumber(redis.call('ZSCORE', DUE, part_id(n, p)) or '0') >= tick() then return { 'none', {}, {} } end
 local twin, undo, before = string.sub(p, -1) == 'u', {}, redis.call('HGET', JOURNAL, np)
 local text = redis.call('HGET', join, 's' .. p)
+-- Another process of it may have succeeded late: then its undo is owed already.
+if f[2] and not before then before = redis.call('HGET', LATE, np) end
 if not text then before = before or 'v' end -- of a batch, which forgets the parts that have ended
 local spec = cjson.decode(text or '{}')
 let_go(n, p, nonce)
