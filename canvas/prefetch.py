@@ -19,3 +19,4 @@ class Prefetch(bootsteps.StartStopStep):
         channel = consumer.task_consumer.channel
         if isinstance(channel, transport.Channel):
             channel.processes = consumer.pool.num_processes
+            channel.one_by_one = bool(consumer.app.conf.worker_disable_prefetch)

@@ -211,17 +211,19 @@ class Channel(_Channel):  # type: ignore[misc]
     is_behind = False
     #: How many steps the worker runs at once; 0: not known (see `canvas.prefetch`).
     processes = 0
+    #: The worker holds nothing that it can't run at once (`worker_disable_prefetch`), so no more than one is fetched.
+    one_by_one = False
     _takes = False
 
     def fetch_from(self) -> int:
         """How many messages must be wanted for a fetch behind a backlog: one more stays in hand for each process."""
-        if not self.processes:
+        if self.one_by_one or not self.processes:
             return 1
         spare: int = self.qos.prefetch_count - 2 * self.processes
         return min(max(1, spare), FETCH_AT_MOST)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        self._takes = self.is_behind and not self.global_keyprefix
+        self._takes = self.is_behind and not self.one_by_one and not self.global_keyprefix
         if not self._takes:
             super()._brpop_start(timeout)
             return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from time import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 from kombu import Connection, Consumer, Queue
 
+from canvas.prefetch import Prefetch
 from canvas.transport import BEHIND_MS, MARK, Transport
 from waiting import wait_until
 
@@ -126,6 +128,28 @@ def test_with_a_prefetch_of_one_a_process_each_free_one_is_filled_at_once(connec
     hand.messages[0].ack()
     hand.drain()
     assert len(hand.bodies) == 5
+
+
+def test_a_worker_that_may_not_prefetch_holds_what_it_runs_and_no_more(
+    connection: Connection, redis_client: redis.Redis
+) -> None:
+    put(connection, list(range(30)), ours=True)
+    hand = Hand(connection, prefetch=8)
+    conf = SimpleNamespace(worker_disable_prefetch=True)
+    pool, state = SimpleNamespace(num_processes=2), SimpleNamespace(max_concurrency=None)
+    worker: Any = SimpleNamespace(
+        app=SimpleNamespace(conf=conf), pool=pool, controller=state, task_consumer=hand, connection=connection
+    )
+    Prefetch(worker).start(worker)
+    qos = hand.channel.qos
+    may = qos.can_consume
+    qos.can_consume = lambda: len(hand.messages) < 2 and may()  # as Celery's own does
+    hand.drain()
+    assert hand.bodies == [0, 1]
+    hand.messages.pop(0).ack()
+    hand.drain()
+    assert hand.bodies == [0, 1, 2]
+    assert redis_client.llen(QUEUE) == 27
 
 
 def test_priorities_and_queues_keep_their_order(connection: Connection) -> None:
