@@ -160,7 +160,7 @@ def versions(nodes: Sequence[Node], needs: Needs) -> Iterator[Finding]:
             yield warning(
                 "workers.code",
                 f"{node.name} runs other code of {some(changed)} than what is here",
-                "restart it; a workflow whose steps came in another order needs run.patched(...)",
+                "restart it with this code; unfinished runs that it does not fit are then parked, and undo nothing",
             )
     if alike and _ours(nodes):
         yield ok("workers.code", f"all run celeriac {own['version']}, and the same code as is here")

@@ -126,7 +126,7 @@ def resume(run_id: str) -> Resumed:
     """
     owed = owed_by(run_id)
     if not owed:
-        raise NothingOwed(f"run {run_id} owes no undo: see `runs saga show {run_id}`")
+        raise NothingOwed(f"run {run_id} owes no undo: `runs saga list --open` has those that do")
     status = status_of(run_id)
     if status is not None and not status.finished:
         raise ConfigError(

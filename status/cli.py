@@ -182,7 +182,7 @@ def cancel(ctx: click.Context, *, run_id: str, reason: str, abandon: bool) -> No
 @runs.command(cls=PlainCommand)
 @click.argument("run_id", metavar="ID")
 def retry(*, run_id: str) -> None:
-    """Take a run that failed up again, from the step that failed. A parked run looks again at its code.
+    """Take up a failed run again, from the step that failed. A parked run looks again at its code.
 
     \b
     celery -A tasks runs retry order-7

@@ -90,11 +90,11 @@ def find_workflow(app: Celery, name: str) -> Submittable:
         return cast("Submittable", found)
     known = sorted(task for task, its in app.tasks.items() if getattr(its, "is_workflow", False))
     if found is not None:
-        told = f"{name!r} is a task, not a workflow"
+        told = f"{name!r} is a task, not a workflow."
     else:
         close = get_close_matches(name, known, n=1)
-        told = f"no workflow is called {name!r}" + (f", did you mean {close[0]!r}" if close else "")
-    raise UnknownWorkflow(f"{told}? This app's workflows are: {', '.join(known) or 'none'}")
+        told = f"no workflow is called {name!r}" + (f", did you mean {close[0]!r}?" if close else ".")
+    raise UnknownWorkflow(f"{told} This app's workflows are: {', '.join(known) or 'none'}")
 
 
 def read_lines(workflow: Submittable, file: BinaryIO, ids: RunIds) -> list[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from status import api, here, promises
+from status import api, cli_show, here, promises
 from status.cli_plain import Refused
 from status.errors import PayloadError, RunNotFound
 from status.states import Answer
@@ -27,6 +27,7 @@ def resolve_promise(run_id: str, name: str, value: str | None, reject: str | Non
         raise Refused(f"give {name!r} a value as JSON, or --reject MESSAGE; one of them")
     if code is not None and reject is None:
         raise Refused("--code belongs to --reject MESSAGE: a value has no code")
+    awaited = cli_show.awaited_promises(api.get_status(run_id))
     if reject is not None:
         answer = promises.reject(run_id, name, reject, 500 if code is None else code)
     else:
@@ -37,7 +38,9 @@ def resolve_promise(run_id: str, name: str, value: str | None, reject: str | Non
         raise RunNotFound(run_id)
     if answer is Answer.LATE:
         raise Refused(_why_late(run_id, name))
-    return f"{name} of {run_id} is {'resolved' if reject is None else 'rejected'}"
+    # An answer may come before the question; but it may also have the wrong name.
+    early = f"; it waits for {', '.join(map(repr, awaited))} now" if awaited and name not in awaited else ""
+    return f"{name} of {run_id} is {'resolved' if reject is None else 'rejected'}{early}"
 
 
 def _checked(text: str) -> str:

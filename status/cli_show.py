@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,13 +20,17 @@ from status.states import State, StepState
 #: Workers have this long to say which queues they listen on.
 ASK_WORKERS_S = 1.0
 
+#: So many parts of a batch stay in the timeline; as in `_join.lua`.
+BATCH_SHOWN = 1000
+
 
 def runs_table(runs: Iterable[RunStatus], now: datetime) -> Table:
     """Runs, one a row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("run id", overflow="fold", no_wrap=False)
-    for name in ("workflow", "state", "phase"):
-        table.add_column(name)
+    table.add_column("workflow", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("phase", overflow="fold")
     table.add_column("progress", min_width=text.BAR_WIDTH)
     table.add_column("age", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
@@ -54,9 +59,13 @@ def print_page(console: Console, page: Page) -> None:
 
 def run_page(run: RunStatus, events: Sequence[Event], now: datetime) -> RenderableType:
     """All about one run."""
-    parts: list[RenderableType] = [_header(run, now), _phases(run, events)]
+    parts: list[RenderableType] = [_header(run, now)]
+    if not _silent(run):
+        parts.append(_phases(run, events))
     if run.steps:
         parts += [Text(), _steps_table(run, now)]
+        if _left_out(run):
+            parts.append(Text(f"of a batch, {BATCH_SHOWN:,} parts and as many failures are shown", style="dim"))
         parts += [Text(f"waits: {step.step_id}: {step.waits}", style="yellow") for step in run.steps if step.waits]
     undone = [event for event in events if event.kind.startswith("saga.")]
     if undone:
@@ -64,6 +73,7 @@ def run_page(run: RunStatus, events: Sequence[Event], now: datetime) -> Renderab
     if run.error is not None:
         lines = text.error_lines(run.error)
         parts += [Text(), Text("error", style="bold red"), *(Text(f"  {line}") for line in lines)]
+        parts += [Text(f"  {line}", style="dim") for line in text.raised_at(run.error)]
     return Group(*parts)
 
 
@@ -78,7 +88,17 @@ def _header(run: RunStatus, now: datetime) -> RenderableType:
     grid.add_row(text.bar(run.progress, width=30), f"{run.progress:.0%}", run.phase)
     more = [f"{name}={value}" for name, value in run.metadata.items()]
     more += [f"part of {run.parent}"] if run.parent else []
-    return Group(line, grid, *([Text("  ".join(more), style="dim")] if more else []))
+    return Group(line, *([] if _silent(run) else [grid]), *([Text("  ".join(more), style="dim")] if more else []))
+
+
+def _silent(run: RunStatus) -> bool:
+    """Whether a run has ended and never said how far it was."""
+    return run.finished and not run.phase and not run.progress
+
+
+def _left_out(run: RunStatus) -> bool:
+    """Whether an await has so many parts that its later ones are not kept."""
+    return max(Counter(step.step_id.rpartition(".")[0] for step in run.steps).values()) >= BATCH_SHOWN
 
 
 def _phases(run: RunStatus, events: Sequence[Event]) -> Text:

@@ -96,6 +96,16 @@ def error_lines(error: ErrorInfo) -> list[str]:
     return lines
 
 
+def raised_at(error: ErrorInfo) -> list[str]:
+    """Where a workflow's own code raised an error that is none of ours: the last place of its traceback."""
+    if error.step is not None or not error.traceback or error.error_type.startswith("status.errors."):
+        return []
+    places = [
+        line.strip().removeprefix("File ") for line in error.traceback.splitlines() if line.startswith('  File "')
+    ]
+    return [f"at {places[-1]}"] if places else []
+
+
 def short_type(error: ErrorInfo) -> str:
     """The error's class without its module."""
     return error.error_type.rpartition(".")[2]

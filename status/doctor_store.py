@@ -169,8 +169,8 @@ def undo_failed(found: Survey) -> Iterator[Finding]:
     if ids:
         yield warning(
             "runs.undo_failed",
-            f"an undo of {many(len(ids), 'run')} gave up: effects are left ({some(ids)})",
-            "`runs show ID` says which: undo them by hand",
+            f"{many(len(ids), 'run')} ended with something that is not undone ({some(ids)})",
+            "`runs saga show ID` says what is still owed; `runs saga resume ID` tries its undo again",
         )
 
 

@@ -64,7 +64,10 @@ def _refuse_undone(record: RunRecord, state: State) -> None:
 _INSTEAD = {
     State.COMPLETED: "nothing of it failed; submit it anew, with another run id",
     State.COMPENSATED: "what it did is undone; submit it anew, with another run id",
-    State.COMPENSATION_FAILED: "an undo gave up, and is to be seen to first: runs saga list",
+    State.COMPENSATION_FAILED: (
+        "what it did is not all undone: `runs saga resume ID` undoes what is left; then submit it anew, with another "
+        "run id"
+    ),
 }
 
 

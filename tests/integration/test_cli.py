@@ -265,6 +265,8 @@ def test_a_promise_that_a_run_waits_for_is_shown_and_resolved(worker, runs):
 
     assert hint in runs("show", "rome").output
     assert jsons(runs("show", "rome", "--json"))[0]["promises"] == ["budget"]
+    early = runs("resolve", "rome", "bugdet", "-500")
+    assert (early.exit_code, early.output) == (0, "bugdet of rome is resolved; it waits for 'budget' now\n")
     resolved = runs("resolve", "rome", "budget", "-500")
     assert (resolved.exit_code, resolved.output) == (0, "budget of rome is resolved\n")
     wait_until(lambda: get_status("rome").finished, "rome is planned")

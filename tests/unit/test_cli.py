@@ -178,7 +178,7 @@ def test_a_file_without_lines_is_refused():
             "trips.bok",
             "no workflow is called 'trips.bok', did you mean 'trips.book'? This app's workflows are: trips.book",
         ),
-        ("zzz", "no workflow is called 'zzz'? This app's workflows are: trips.book"),
+        ("zzz", "no workflow is called 'zzz'. This app's workflows are: trips.book"),
         ("trips.reserve", "'trips.reserve' is a task, not a workflow"),
     ],
 )
@@ -228,6 +228,15 @@ def test_an_error_is_shown_with_its_causes():
         "RuntimeError (code 500): no hotel",
         "caused by Full in reserve after 3 attempts (code 409): all taken",
     ]
+
+
+def test_an_error_of_the_workflows_own_code_says_its_place():
+    trace = 'Traceback\n  File "replay.py", line 95, in _drive\n    go()\n  File "trips.py", line 8, in book\n    x()\n'
+    own = replace(ERROR, step=None, error_type="builtins.TypeError", traceback=trace)
+
+    assert cli_text.raised_at(own) == ['at "trips.py", line 8, in book']
+    assert cli_text.raised_at(replace(own, step="reserve")) == []
+    assert cli_text.raised_at(replace(own, error_type="status.errors.TerminalError")) == []
 
 
 @pytest.mark.parametrize(
@@ -421,3 +430,34 @@ def test_a_sleep_and_a_promise_wait_on_no_queue():
     assert cli_show.unserved(None, run) == []
     assert cli_show.awaited_promises(run) == ["ok"]
     assert cli_show.awaited_promises(replace(run, state=State.FAILED)) == []
+
+
+def shown_run(run, width=80):
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(cli_show.run_page(run, [], START + timedelta(seconds=3)))
+    return console.export_text()
+
+
+def test_a_run_that_ended_without_a_word_has_no_empty_bar():
+    silent = replace(RUN, phase="", progress=0.0)
+
+    assert "no phase yet" in shown_run(silent)
+    ended = shown_run(replace(silent, state=State.COMPLETED, finished_at=START + timedelta(seconds=2)))
+    assert "no phase yet" not in ended
+    assert "0%" not in ended
+
+
+def test_a_long_batch_says_that_parts_are_left_out():
+    parts = [replace(RUN.steps[0], step_id=f"trip-1/0.{n}") for n in range(cli_show.BATCH_SHOWN)]
+
+    assert "1,000 parts and as many failures are shown" in shown_run(replace(RUN, steps=parts))
+    assert "are shown" not in shown_run(replace(RUN, steps=parts[1:]))
+
+
+def test_a_state_is_never_cut_off():
+    console = Console(width=80, record=True, file=io.StringIO())
+    ended = replace(RUN, run_id="a-long-run-id:resume.2", workflow="saga.resume", state=State.COMPENSATION_FAILED)
+
+    console.print(cli_show.runs_table([ended], START + timedelta(seconds=80)))
+
+    assert "compensation_failed" in console.export_text()
