@@ -17,7 +17,7 @@ from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
 from canvas.run import Run
 from canvas.waitables import Recipe
-from status.errors import ErrorInfo, LogUnavailable, PayloadError
+from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
 from status.models import error_to_json
 from status.records import Opening, PartRef, RunRecord, nonce_of
 from status.states import FINAL, State
@@ -111,6 +111,8 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
                 return _end(engine, record, run, error=describe(error))
             return _end(engine, record, run, result=text)
         case Raised(error):
+            if not isinstance(error, OrchestrationError):  # a step's failure is logged with the step
+                logger.warning("run %s: its workflow raised", record.run_id, exc_info=error)
             return _end(engine, record, run, error=describe(error))
         case Stopped(error):
             info = describe(error)

@@ -58,6 +58,28 @@ def engine(url: str | None = None) -> Engine:
     return found
 
 
+def is_missing(url: str) -> bool:
+    """Whether this names a file of SQLite that is not there. Who only looks should not make one."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+        return False
+    return not Path(str(parsed.database)).exists()
+
+
+def check_there() -> None:
+    """Refuse to look at a log that is not there.
+
+    Raises:
+        ConfigError: No file of SQLite is where the configured one should be.
+    """
+    url = places().database_url
+    if is_missing(url):
+        raise ConfigError(
+            f"there is no saga log at {without_password(url)}: no saga has begun there, or DATABASE_URL names "
+            "another place"
+        )
+
+
 @contextmanager
 def transaction(url: str | None = None) -> Iterator[Session]:
     """A session in one transaction: committed at the end of the block, rolled back when it raises.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, make_url, select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from saga import database
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def look(_visit: Visit) -> Iterator[Finding]:
     """All about the saga log."""
     where = without_password(places().database_url)
-    if _is_missing(places().database_url):
+    if database.is_missing(places().database_url):
         yield ok("saga.log", f"{where} is made when the first saga begins")
         return
     try:
@@ -45,12 +44,6 @@ def failures(runs: list[str]) -> Iterator[Finding]:
             f"the log has undos that gave up, of {many(len(runs), 'run')} ({some(runs)}): their effects are left",
             "`runs saga show ID` says which; `runs saga resume ID` tries them again",
         )
-
-
-def _is_missing(url: str) -> bool:
-    # A doctor makes no files.
-    parsed = make_url(url)
-    return parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists()
 
 
 def _failed_undos() -> tuple[int, list[str]]:

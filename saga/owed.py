@@ -8,6 +8,7 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
+from saga import database
 from saga.log import Entry, SagaLog
 from saga.resume import status_of
 from saga.writing import reachable
@@ -42,7 +43,9 @@ def sagas(*, only_open: bool, limit: int) -> list[SagaOwes]:
 
     Raises:
         LogUnavailable: The database does not answer.
+        ConfigError: There is none.
     """
+    database.check_there()
     with reachable():
         log = SagaLog()
         run_ids = log.run_ids(only_open=only_open, limit=limit)
@@ -62,7 +65,9 @@ def entries_of(run_id: str) -> list[Entry]:
 
     Raises:
         LogUnavailable: The database does not answer.
+        ConfigError: There is none.
     """
+    database.check_there()
     with reachable():
         return SagaLog().of_run(run_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -256,15 +257,27 @@ def test_what_cannot_be_done_is_said_in_one_line(shell: Callable[..., Result], w
     assert said in result.stderr
 
 
-def test_a_database_that_is_not_there_is_said_in_one_line(
+def test_a_database_that_does_not_answer_is_said_in_one_line(
     shell: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Nowhere:
-        database_url = "sqlite:////proc/nowhere/log.db"
+        database_url = "sqlite:////proc/self/mem"
 
     monkeypatch.setattr(database, "places", Nowhere)
     monkeypatch.setattr("saga.writing.places", Nowhere)
     result = shell("list")
 
     assert result.exit_code == 2
-    assert "the saga log at sqlite:////proc/nowhere/log.db is not reachable" in result.stderr
+    assert "the saga log at sqlite:////proc/self/mem is not reachable" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "r"]])
+def test_who_only_looks_makes_no_log(
+    shell: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    missing = tmp_path / "elsewhere" / "log.db"
+    monkeypatch.setattr(database, "places", lambda: SimpleNamespace(database_url=f"sqlite:///{missing}"))
+    result = shell(*words)
+    assert result.exit_code == 2
+    assert "there is no saga log at" in result.stderr
+    assert not missing.parent.exists()
