@@ -101,7 +101,11 @@ MUTATIONS = [
         2,
         "the first outcome stays",
         (
-            ("finish", "  if before and not mine and before ~= 't' then return { 'recorded', {}, {} } end\n", ""),
+            (
+                "finish",
+                "  if before and not mine and (twin or before ~= 't') then return { 'recorded', {}, {} } end\n",
+                "",
+            ),
             ("finish", "  if f[2] or before then return too_late", "  if f[2] then return too_late"),
         ),
         kinds=("resend",),
