@@ -1,7 +1,7 @@
 -- What `complete` and `abandon` share: a run ends, and with it all that it has in Redis gets an end.
 --
--- A child owes its parents the news of it. Every key of it expires after its retention. The state it was in is left, and the listing forgets what
--- Redis forgets, a few runs at each end of one.
+-- A child owes its parents the news of it. Every key of it expires after its retention. The state it was in is left, and
+-- the listing forgets what Redis forgets, a few runs at each end of one.
 local TELL_MS = 24 * 3600 * 1000
 local function end_run(was, state, result, error, token, now)
   local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose', 'tells')
