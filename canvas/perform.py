@@ -6,6 +6,7 @@ begin ──▶ perform ──▶ (Celery's tracer, the backend's chord hook) �
 from __future__ import annotations
 
 import logging
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic, sleep
@@ -24,7 +25,7 @@ from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.retry import Retry
 from status.advice import advice
 from status.errors import PayloadError
-from status.records import Ending, Grant, PartRef
+from status.records import NONE_WANTED, Ending, Grant, PartRef, Wanted
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -35,8 +36,28 @@ Kind = Literal["done", "failed", "retry"]
 
 logger = logging.getLogger("celeriac")
 
+#: How long the last few bodies of each step took in this process.
+took_s: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=8))
+
 #: How long a message waits in its slot for Redis, or for the end of its grace, before it goes back to its queue.
 BEGIN_PATIENCE_S = 10.0
+
+
+@dataclass(slots=True)
+class Here:
+    """A step that its turn runs by itself (see `canvas.in_place`); the turn goes on from `ending`.
+
+    Attributes:
+        token: Of its claim, which is granted.
+        size: Of its join.
+        wanted: The part that is run next.
+    """
+
+    token: str
+    grant: Grant
+    size: int
+    wanted: Wanted
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,8 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
         return _as_plain_task(step, args, kwargs)
     token = request.get("celeriac_token") or uuid4().hex
     policy = policy_of(step, request.get("celeriac_retry"))
-    grant = _begin(step, ref, token, policy)
+    here: Here | None = request.get("celeriac_here")
+    grant = here.grant if here else _begin(step, ref, token, policy)
     current = CurrentStep(
         run_id=ref.run_id,
         step_id=ref.step_id,
@@ -139,8 +161,10 @@ def perform(
     """Call the user's function: the one place where that happens."""
     try:
         positional, named = step.codec.decode(args, kwargs)
+        start_s = monotonic()
         with running_as(current):
             value = step.run(*positional, **named)
+        took_s[step.name].append(monotonic() - start_s)
         return Done(value, step.codec.result.dumps(value))
     except (CeleryRetry, CeleryReject, Ignore) as error:
         # Celery's own signals would go past the journal; the step has simply failed.
@@ -175,6 +199,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
             assert_never(done.outcome)
     request.celeriac_attempt = None
     engine = engines.of(app)
+    here: Here | None = request.get("celeriac_here")
     ending = engine.patiently(
         lambda: engine.store.finish(
             done.ref,
@@ -185,7 +210,9 @@ def settle(request: Any, app: Celery) -> Ending | None:
             retry_in_ms=round(delay_s * 1000),
             line=line,
             name=_name(request),
-            with_record=engine.workflow(request.chord.get("task", "")) is not None,
+            with_record=here is None and engine.workflow(request.chord.get("task", "")) is not None,
+            size=here.size if here else None,
+            wanted=here.wanted if here else NONE_WANTED,
         )
     )
     granted.forget(done.token)
@@ -198,8 +225,12 @@ def write_down(request: Any, app: Celery) -> None:
     ending = settle(request, app)
     if ref is not None and ending is not None:
         owes = engines.of(app).go_on(ref.run_id, ending, request.chord.get("task"))
-        # Not here: the tracer first measures and reports the step itself.
-        request.celeriac_owes = (ref.run_id, ending.record) if owes else None
+        here: Here | None = request.get("celeriac_here")
+        if here is not None:
+            here.ending = ending
+        elif owes:
+            # Not here: the tracer first measures and reports the step itself.
+            request.celeriac_owes = (ref.run_id, ending.record)
 
 
 def after_return(step: Step[Any, Any]) -> None:

@@ -66,7 +66,7 @@ class Publisher:
         Args:
             messages: The part and its spec (see `Call.spec`).
         """
-        self._send([self._step(ref, spec, workflow) for ref, spec in messages])
+        self._send([self.step(ref, spec, workflow) for ref, spec in messages])
 
     def turn(self, run_id: str, workflow: str, queue: str, *, first: bool = False, again: int | None = None) -> None:
         """Send a turn of a run; the first one yields to all that has begun.
@@ -82,7 +82,8 @@ class Publisher:
         body: tuple[Any, ...] = ([run_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
         self._send([Message(queue, headers, body, LAST if first else FIRST)])
 
-    def _step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> Message:
+    def step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> Message:
+        """The message of a step: a header task of a chord whose body is the next turn."""
         args, kwargs = spec.get("args", []), spec.get("kwargs", {})
         headers = self._headers(ref.message_id, spec["task"], compact(args), compact(kwargs), ref.run_id)
         headers |= {

@@ -7,13 +7,14 @@ told to stop still has steps to vouch for until its pool has drained.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never, cast
 from uuid import uuid4
 
 from celery import bootsteps, signals
@@ -21,13 +22,15 @@ from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, granted, stopping, worker_info
+from canvas import children, granted, in_place, stopping, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog, can_be_asked
 from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
 from canvas.perform import limits, policy_of
 from canvas.publisher import FIRST, LAST
+from canvas.request import release
+from canvas.retry import Retry
 from status.advice import advice
 from status.errors import OrchestrationError
 from status.places import revive
@@ -47,6 +50,11 @@ class Pulse(bootsteps.StartStopStep):
     """The worker bootstep."""
 
     requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        # Before the pool forks its processes, which are to know it too.
+        in_place.settle_in(worker.app, worker.hostname)
 
     def start(self, worker: Any) -> None:
         """Start the threads; also after a restart of the consumer, when they run already."""
@@ -84,15 +92,28 @@ def _revive() -> None:
         logger.error("%s", error)  # noqa: TRY400  # said in a line; the worker goes on trying
 
 
-def _claim(request: Any) -> tuple[int, str, str]:
-    return request.celeriac_ref.n, request.celeriac_ref.p, request.celeriac_token
+class Held(NamedTuple):
+    """A claim that somebody in this worker holds."""
+
+    ref: PartRef
+    token: str
+    step: Any
+    policy: Retry
+    where: str
+
+    @property
+    def claim(self) -> tuple[int, str, str]:
+        """As the store wants it."""
+        return self.ref.n, self.ref.p, self.token
 
 
 class Heartbeat:
-    """Vouches for the claims of the requests that run in this worker."""
+    """Vouches for the claims of what runs in this worker."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        place = in_place.place_of(engine.app)
+        self._where = place.where if place else ""
         self._rest = threading.Event()
         self._stopping = False
         self._leaving: set[str] = set()  # tokens of claims that the store knows to be leaving
@@ -102,9 +123,9 @@ class Heartbeat:
         self._stopping = True
         self._rest.set()
 
-    def _say_leaving(self, by_run: dict[str, list[tuple[int, str, str]]]) -> None:
-        for run_id, claims in by_run.items():
-            new = [claim for claim in claims if claim[2] not in self._leaving]
+    def _say_leaving(self, by_run: dict[str, list[Held]]) -> None:
+        for run_id, running in by_run.items():
+            new = [held.claim for held in running if held.token not in self._leaving]
             if new:
                 self.engine.store.leaving(run_id, new)
                 self._leaving.update(token for _, _, token in new)
@@ -122,37 +143,54 @@ class Heartbeat:
 
     def beat(self) -> int:
         """Renew what runs now. Returns how many claims."""
-        by_run: dict[str, list[Any]] = defaultdict(list)
+        by_run: dict[str, list[Held]] = defaultdict(list)
+        for held in self._held():
+            by_run[held.ref.run_id].append(held)
+        if self._stopping:
+            self._say_leaving(by_run)
+        return sum(self._vouch(run_id, running) for run_id, running in by_run.items())
+
+    def _held(self) -> Iterator[Held]:
         for request in list(worker_state.active_requests):
             ref: PartRef | None = getattr(request, "celeriac_ref", None)
             if ref is not None:
-                by_run[ref.run_id].append(request)
-        if self._stopping:
-            self._say_leaving({run_id: [_claim(one) for one in requests] for run_id, requests in by_run.items()})
-        return sum(self._vouch(run_id, requests) for run_id, requests in by_run.items())
+                policy = policy_of(request.task, request.request_dict.get("celeriac_retry"))
+                yield Held(ref, request.celeriac_token, request.task, policy, request.hostname or "")
+        for found in granted.in_place():
+            if not _is_there(found.pid):
+                granted.clear(found.token)
+                release(self.engine, found.ref, found.token)
+            else:
+                step: Any = self.engine.app.tasks[found.task]
+                yield Held(found.ref, found.token, step, step.policy, self._where)
 
-    def _vouch(self, run_id: str, requests: list[Any]) -> int:
-        claims = [_claim(one) for one in requests]
-        held = self.engine.store.vouch(run_id, claims)
-        if held < len(claims):
+    def _vouch(self, run_id: str, running: list[Held]) -> int:
+        held = self.engine.store.vouch(run_id, [one.claim for one in running])
+        if held < len(running):
             # It waits for its grant, or has just ended; or Redis was restarted, and its claim is lost.
-            for request in requests:
-                if granted.runs(request.celeriac_token):
-                    self._reassert(request)
+            for one in running:
+                if granted.runs(one.token):
+                    self._reassert(one)
         return held
 
-    def _reassert(self, request: Any) -> None:
-        step, ref = request.task, request.celeriac_ref
-        policy = policy_of(step, request.request_dict.get("celeriac_retry"))
-        timeout_ms, retry_in_ms = limits(step, policy, ref.attempt)
+    def _reassert(self, held: Held) -> None:
+        timeout_ms, retry_in_ms = limits(held.step, held.policy, held.ref.attempt)
         self.engine.store.grace.reassert(
-            ref,
-            token=request.celeriac_token,
-            where=request.hostname or "",
-            interruptible=step.interruptible,
+            held.ref,
+            token=held.token,
+            where=held.where,
+            interruptible=held.step.interruptible,
             timeout_ms=timeout_ms,
             retry_in_ms=retry_in_ms,
         )
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Sweeper:

@@ -1,15 +1,18 @@
 """Drives a workflow from its journal to the first await that has no recorded outcome.
 
 There is no event loop: the coroutine is sent what the journal holds until it asks for something new,
-returns or raises. Then it is put away here and now, in this thread, however often its `finally` awaits.
+returns or raises. It goes on at once if what it asked for was done where it stands (see `canvas.in_place`); else it is
+put away here and now, in this thread, however often its `finally` awaits.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
+from typing import Any, Self
 
 from canvas.context import in_workflow
 from canvas.joins import warn_of_unseen
@@ -68,33 +71,71 @@ Body = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def replay(body: Body, run: Run, args: list[Any], kwargs: dict[str, Any], journal: Mapping[str, str]) -> Move:
-    """Run a workflow as far as its journal goes."""
-    generators: list[Any] = []
-    hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(firstiter=generators.append, finalizer=lambda _: None)
-    coro = body(run, *args, **kwargs)
-    try:
+    """Run a workflow as far as its journal goes, and put it away."""
+    with Replay(body, run, args, kwargs) as play:
+        return play.go_on(journal)
+
+
+class Replay:
+    """One workflow on its way through its journal. As a context: on the way out it is put away.
+
+    Args:
+        run: What the workflow is given.
+
+    Attributes:
+        took_s: How long the workflow's own code has run.
+
+    Raises:
+        RuntimeError: It does not let go when it is put away.
+    """
+
+    def __init__(self, body: Body, run: Run, args: list[Any], kwargs: dict[str, Any]) -> None:
+        self.run = run
+        self._generators: list[Any] = []
+        self._given: list[Any] = []
+        self._coro = body(run, *args, **kwargs)
+        self._resume: Callable[[], Any] = _sending(self._coro, None)
+        self._asked: Any = None
+        self.took_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         # Also while it is put away: what its `finally` does then is refused as it would be before.
-        with in_workflow(run.workflow):
-            try:
-                return _drive(coro, run, journal)
-            finally:
-                run.put_away()
-                for suspended in (coro, *map(_Closing, generators)):
-                    _put_away(suspended)
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
+        with self._at_work():
+            self.run.put_away()
+            for suspended in (self._coro, *map(_Closing, self._generators)):
+                _put_away(suspended)
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._generators.append, finalizer=lambda _: None)
+        try:
+            with in_workflow(self.run.workflow):
+                yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
 
-def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str]) -> Move:
-    resume: Callable[[], Any] = lambda: coro.send(None)  # noqa: E731
-    given: list[Any] = []
-    while True:
+    def go_on(self, journal: Mapping[str, str]) -> Move:
+        """Go as far as the journal does; again, once it has what was asked for last."""
+        start_s = monotonic()
+        with self._at_work():
+            move = None if self._asked is None else self._hear(journal)
+            while move is None:
+                move = self._advance(journal) or self._hear(journal)
+        self.took_s += monotonic() - start_s
+        return move
+
+    def _advance(self, journal: Mapping[str, str]) -> Move | None:
+        """Up to its next await, which is kept, or to its end."""
+        run = self.run
         run.replaying = str(run.next_await) in journal
         try:
-            asked = resume()
+            self._asked = _Asked(self._resume())
         except StopIteration as end:
-            for value in given:
+            for value in self._given:
                 warn_of_unseen(value, f"run {run.id}")
             run.returned()
             return _ended(Returned(end.value), run, journal)
@@ -103,15 +144,28 @@ def _drive(coro: Coroutine[Any, Any, Any], run: Run, journal: Mapping[str, str])
         except Exception as error:  # noqa: BLE001  # whatever it raised is how it ended
             _name_remedy(error)
             return _ended(Raised(error), run, journal)
+        return None
+
+    def _hear(self, journal: Mapping[str, str]) -> Move | None:
+        """Answer its await from the journal, or say what it asks for."""
         try:
-            answer = _answer(asked, run, journal)
+            answer = _answer(self._asked.value, self.run, journal)
         except _Thrown as thrown:
-            resume = _throwing(coro, thrown.error)
-            continue
-        if isinstance(answer, Asks | Parked):
-            return answer
-        given.append(answer.value)
-        resume = _sending(coro, answer.value)
+            self._resume = _throwing(self._coro, thrown.error)
+        else:
+            if isinstance(answer, Asks | Parked):
+                return answer
+            self._given.append(answer.value)
+            self._resume = _sending(self._coro, answer.value)
+        self._asked = None
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What it awaits, which may be anything, None too."""
+
+    value: Any
 
 
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:

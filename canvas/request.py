@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from secrets import token_hex
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from celery.worker.request import Request
 from redis.exceptions import RedisError
@@ -13,6 +13,9 @@ from canvas import engine as engines
 from canvas.lives import lives_used_up, turn_died
 from canvas.outcomes import encode_unknown
 from status.records import PartRef
+
+if TYPE_CHECKING:
+    from canvas.engine import Engine
 
 logger = logging.getLogger("celeriac")
 
@@ -34,22 +37,24 @@ class StepRequest(Request):
             self._release()
 
     def _release(self) -> None:
-        ref = self.celeriac_ref
-        if ref is None:
-            return
-        engine = engines.of(cast("Any", self)._app)  # noqa: SLF001  # our own base's
-        outcome = encode_unknown(lives_used_up())
-        try:
-            ending = engine.store.release(ref, token=self.celeriac_token, call_token=token_hex(16), outcome=outcome)
-            if engine.go_on(ref.run_id, ending):
-                engine.send_turn_of(ref.run_id)
-        except RedisError as error:
-            # The worker's event loop must not wait for Redis; nobody vouches for the claim, so the sweep takes it.
-            logger.warning("%s: its process is gone, its claim ends by itself: %s", ref.step_id, error)
-            return
-        if ending.code == "none":
-            # Its step had ended: then the process was taking the turn that followed.
-            turn_died(engine, ref.run_id)
+        if self.celeriac_ref is not None:
+            release(engines.of(cast("Any", self)._app), self.celeriac_ref, self.celeriac_token)  # noqa: SLF001  # our own base's
+
+
+def release(engine: Engine, ref: PartRef, token: str) -> None:
+    """The process that held a claim is gone: give its step to another."""
+    outcome = encode_unknown(lives_used_up())
+    try:
+        ending = engine.store.release(ref, token=token, call_token=token_hex(16), outcome=outcome)
+        if engine.go_on(ref.run_id, ending):
+            engine.send_turn_of(ref.run_id)
+    except RedisError as error:
+        # The worker's event loop must not wait for Redis; nobody vouches for the claim, so the sweep takes it.
+        logger.warning("%s: its process is gone, its claim ends by itself: %s", ref.step_id, error)
+        return
+    if ending.code == "none":
+        # Its step had ended: then the process was taking the turn that followed.
+        turn_died(engine, ref.run_id)
 
 
 class TurnRequest(Request):

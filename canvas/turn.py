@@ -7,19 +7,19 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from secrets import token_hex
-from time import monotonic
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from canvas import children
+from canvas.in_place import Chosen, InPlace, place_of
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
-from canvas.replay import Asks, Move, Parked, Raised, Returned, Stopped, mismatch, replay
+from canvas.replay import Asks, Move, Parked, Raised, Replay, Returned, Stopped, mismatch
 from canvas.run import Run
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
 from status.models import error_to_json
-from status.records import Opening, PartRef, RunRecord, nonce_of
+from status.records import NONE_WANTED, Opening, PartRef, RunRecord, nonce_of
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             return
         if is_given_up(record):
             return  # its code kills the process: not again, until somebody retries or abandons it
-        run, move = _replay(workflow, record)
-        if _carry_out(engine, workflow, record, run, move):
+        if _turn(engine, workflow, record):
             return
         record = None
     logger.warning("%s: its turn was overtaken %d times, the sweep will send another", run_id, STARTS)
@@ -74,36 +73,63 @@ def asked_by(engine: Engine, run_id: str) -> Recipe | None:
     workflow = engine.workflow(record.workflow) if record else None
     if record is None or workflow is None or record.fields["state"] in FINAL:
         return None
-    move = _replay(workflow, record)[1]
+    with _replay(workflow, record) as play:
+        move = play.go_on(record.journal)
     return move.recipe if isinstance(move, Asks) else None
 
 
-def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> tuple[Run, Move]:
+def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> Replay:
     fields = record.fields
     deadline_ms = int(fields.get("deadline_ms") or 0)
     run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), deadline_ms, record.generations)
+    args, kwargs = workflow.read_input(fields["input"])
+    return Replay(workflow.body, run, args, kwargs)
+
+
+def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bool:
+    """Replay, and carry out what it comes to. Returns whether the turn is over."""
     try:
-        args, kwargs = workflow.read_input(fields["input"])
+        play = _replay(workflow, record)
     except PayloadError as error:
-        return run, Parked(describe(error))
-    start_s = monotonic()
+        return _park(engine, record, describe(error))
     try:
-        move = replay(workflow.body, run, args, kwargs, record.journal)
+        with play:
+            record, move = _go_on(engine, record, play)
     except RuntimeError as error:  # it does not let go
         move = Parked(describe(error))
-    took_s = monotonic() - start_s
-    if took_s > SLOW_TURN_S:
+    if play.took_s > SLOW_TURN_S:
         logger.warning(
-            "%s: %.1f s of its own code in one turn of %s: put it in a step", record.run_id, took_s, workflow.name
+            "%s: %.1f s of its own code in one turn of %s: put it in a step", record.run_id, play.took_s, workflow.name
         )
-    return run, move
+    return move if isinstance(move, bool) else _carry_out(engine, workflow, record, play.run, move)
+
+
+def _go_on(engine: Engine, record: RunRecord, play: Replay) -> tuple[RunRecord, Move | bool]:
+    """Go on for as long as all that is asked for can be done in place.
+
+    Returns:
+        The run as it is then, and what is left to carry out, or whether the turn is over.
+    """
+    place = place_of(engine.app)
+    in_place = InPlace(engine, place) if place else None
+    while True:
+        move = play.go_on(record.journal)
+        if in_place is None or not isinstance(move, Asks):
+            return record, move
+        here = in_place.choose(move)
+        if here is None:
+            return record, move
+        went = _open(engine, record, play.run, move, here)
+        if isinstance(went, bool):
+            return record, went
+        record = went
 
 
 def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, move: Move) -> bool:
     """Record a move. Returns whether the turn is over; else it starts again from a journal that has moved on."""
     match move:
         case Asks():
-            return _open(engine, record, run, move)
+            return _open(engine, record, run, move) is True
         case Returned(value):
             try:
                 text = workflow.codec.result.dumps(value)
@@ -124,14 +150,16 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
             assert_never(move)
 
 
-def seen_of(record: RunRecord) -> str:
-    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began."""
+def seen_of(record: RunRecord, n: int | None = None) -> str:
+    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began.
+
+    Args:
+        n: The await after it, where that is known: a long journal is not searched then.
+    """
     if "#" in record.fields["seen"]:
         return record.fields["seen"]
-    awaits = [int(field) for field in record.journal if field.isdigit()]
-    if not awaits:
-        return ""
-    last = Decision.read(record.journal, max(awaits), 0)
+    after = n if n is not None else 1 + max((int(field) for field in record.journal if field.isdigit()), default=-1)
+    last = Decision.read(record.journal, after - 1, 0)
     return last.nonce if last else ""
 
 
@@ -145,7 +173,15 @@ def _wrote_ahead(engine: Engine, record: RunRecord, run: Run) -> bool:
     return True
 
 
-def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
+def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen | None = None) -> bool | RunRecord:
+    """Open what the workflow asks for, and send its parts.
+
+    Args:
+        here: Those that are run in this process.
+
+    Returns:
+        Whether the turn is over, or the run as it is once its await was decided here.
+    """
     if not _wrote_ahead(engine, record, run):
         return True
     nonce = nonce_of(run.generations.of_await(asks.n))
@@ -156,7 +192,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
-        seen=seen_of(record),
+        seen=seen_of(record, asks.n),
         nonce=nonce,
         fingerprint=recipe.fingerprint,
         policy=recipe.policy,
@@ -166,12 +202,16 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         state=recipe.state,
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
+        wanted=here.wanted if here else NONE_WANTED,
         news=run.news(),
     )
     match opening.code:
         case "opened":
             run.let_out()
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
+        case "granted" if here:
+            run.let_out()
+            return _run_here(engine, record, asks, opening, here)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
@@ -182,6 +222,13 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks) -> bool:
         case "moved":
             return False
     return True
+
+
+def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
+    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if int(p) not in here.parts})
+    entries, rest = here.by.perform(record, asks, opening, here)
+    _send(engine, record, asks, opening, {str(p): 1 for p in rest})
+    return record.moved_on(opening.nonce, entries) if entries else True
 
 
 def _at_once(asks: Asks) -> Iterable[str]:
@@ -227,7 +274,7 @@ def _end(
     state = _final_state(run, error, stopped)
     answer = engine.store.complete(
         record.run_id,
-        seen=seen_of(record),
+        seen=seen_of(record, run.next_await),
         token=token_hex(16),
         state=state,
         result=result,

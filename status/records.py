@@ -104,12 +104,16 @@ class Ending:
         stop: Claims of a decided join, to be stopped where they run.
         publish: Parts that may start now.
         record: The run as the turn it owes will read it, where that was asked for.
+        entries: What the decision added to the journal, where that was asked for.
+        grant: Of the part that this process runs next, where it asked for one and nobody else has it.
     """
 
     code: str
     stop: tuple[Claim, ...] = ()
     publish: tuple[Publishable, ...] = ()
     record: RunRecord | None = None
+    entries: Mapping[str, str] = field(default_factory=dict)
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,20 @@ class NewPart:
     spec: str = "{}"
     delay_ms: int = 0
     within_ms: int = 0
+
+
+class Wanted(NamedTuple):
+    """A part that a process runs itself, and the claim on it that it asks for."""
+
+    p: str
+    token: str
+    where: str  #: the worker's node name
+    timeout_ms: int  #: of one attempt, or 0
+    retry_in_ms: int  #: how long after that the next one starts, or -1: none
+
+
+#: A process that asks for none.
+NONE_WANTED = Wanted("", "", "", 0, -1)
 
 
 class NewBatch(NamedTuple):
@@ -177,8 +195,9 @@ class Opening:
     """The answer of `open_join`.
 
     Attributes:
-        code: `opened`, `answered`, `exists`, `moved`, `foreign` or `gone`.
+        code: `opened`, `granted`, `answered`, `exists`, `moved`, `foreign` or `gone`.
         nonce: Of the join that is open.
+        grant: Of the part that this process runs itself (`granted`).
         waiting: Part -> attempt, of the parts that nobody has claimed (`exists`; `opened` if some ended at once).
         found: The fingerprint that is there instead (`foreign`).
     """
@@ -187,6 +206,7 @@ class Opening:
     nonce: str = ""
     waiting: Mapping[str, int] = field(default_factory=dict)
     found: str = ""
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +288,10 @@ class RunRecord:
     run_id: str
     fields: Mapping[str, str]
     journal: Mapping[str, str]
+
+    def moved_on(self, nonce: str, entries: Mapping[str, str]) -> RunRecord:
+        """The same after its open await was decided, which added `entries` to the journal."""
+        return RunRecord(self.run_id, {**self.fields, "seen": nonce, "open": ""}, {**self.journal, **entries})
 
     @property
     def workflow(self) -> str:

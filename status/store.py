@@ -11,6 +11,7 @@ from status.errors import ConfigError, RunConflict, RunNotFound
 from status.grace import Grace
 from status.keys import Keys
 from status.records import (
+    NONE_WANTED,
     Ending,
     Grant,
     NewBatch,
@@ -19,6 +20,7 @@ from status.records import (
     Opening,
     PartRef,
     RunRecord,
+    Wanted,
     check_run_id,
     claims_of,
     pairs,
@@ -122,16 +124,23 @@ class Store(SweepTransitions, OperatorTransitions, PromiseTransitions, LivesTran
         state: str = "running",
         undo: bool = False,
         timeout_ms: int = 0,
+        wanted: Wanted = NONE_WANTED,
         news: News | None = None,
     ) -> Opening:
-        """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`."""
-        args: list[Any] = [n, seen, nonce, fingerprint, policy, need, state, int(undo), timeout_ms]
+        """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`.
+
+        Args:
+            wanted: The part that this process runs itself.
+        """
+        args: list[Any] = [n, seen, nonce, fingerprint, policy, need, state, int(undo), timeout_ms, *wanted]
         args += (news or News()).arguments()
         if batch is not None:
             args += batch.arguments()
         for part in parts:
             args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
         answer = self._call("open_join", run_id, *args)
+        if answer[0] == "granted":
+            return Opening("granted", nonce, grant=Grant("granted", *map(int, answer[1:])))
         if answer[0] == "exists":
             return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
         if answer[0] == "foreign":
@@ -215,11 +224,15 @@ class Store(SweepTransitions, OperatorTransitions, PromiseTransitions, LivesTran
         line: str = "",
         name: str = "",
         with_record: bool = False,
+        size: int | None = None,
+        wanted: Wanted = NONE_WANTED,
     ) -> Ending:
         """Record what came of an attempt. See `finish.lua` for the answers.
 
         Args:
             with_record: Give the run and its journal too, if it owes a turn now.
+            size: Of the join: give what its decision adds to the journal, and no more.
+            wanted: The part of the same join that this process runs next.
         """
         answer = self._call(
             "finish",
@@ -234,8 +247,9 @@ class Store(SweepTransitions, OperatorTransitions, PromiseTransitions, LivesTran
             retry_in_ms,
             began_ms,
             line,
-            int(with_record),
+            "all" if with_record else "" if size is None else size,
             name,
+            *wanted,
         )
         return self._ending(ref.run_id, ref.n, answer)
 

@@ -11,6 +11,7 @@ from status.keys import Keys
 from status.records import (
     DeadClaim,
     Ending,
+    Grant,
     Owed,
     OwedNews,
     OwedPart,
@@ -98,13 +99,12 @@ class SweepTransitions:
         return None
 
     def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
-        code, stop, part, *record = answer
-        return Ending(
-            code,
-            claims_of(stop),
-            tuple(self._publishable(run_id, n, part)),
-            RunRecord(run_id, *map(mapping, record)) if record else None,
-        )
+        code, stop, part, *more = answer
+        start = tuple(self._publishable(run_id, n, part))
+        if code != "decided":
+            return Ending(code, claims_of(stop), start, grant=Grant("granted", *map(int, more[0])) if more else None)
+        run, journal = map(mapping, more) if more else ({}, {})
+        return Ending(code, claims_of(stop), start, RunRecord(run_id, run, journal) if run else None, journal)
 
     @staticmethod
     def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:

@@ -277,3 +277,19 @@ local function tighten(n, by, now)
   decide(open, 'all', '', by, now)
   return true
 end
+
+-- Part p is claimed from now on by the delivery with `token`, which may take `limit_ms` (0: as long as it likes); its retry
+-- after that starts `retry_in_ms` later. Returns the answer of a grant: when it begins, and when its time is up or 0, in ms.
+local function claim_part(n, p, nonce, attempt, token, where, interruptible, limit_ms, retry_in_ms, name, now)
+  local join, deadline_ms = JOINS .. n, 0
+  if limit_ms > 0 then
+    deadline_ms = now + limit_ms
+    redis.call('HSET', join, 'x' .. p, token .. '|' .. retry_in_ms)
+    set_timer('attempt', n, p, nonce, deadline_ms)
+  end
+  redis.call('HSET', join, 'c' .. p, token .. '|' .. where .. '|' .. interruptible)
+  look_at(part_id(n, p), LEASE_TICKS)
+  step_is(n, p, 'running', attempt, int(now))
+  event('step.started', name, attempt)
+  return int(now), int(deadline_ms)
+end

@@ -43,14 +43,4 @@ if ticks[2] then
 end
 if claim then lose_life(n, p, claim) end
 
-local deadline_ms = 0
-if limit_ms > 0 then
-  deadline_ms = now + limit_ms
-  redis.call('HSET', join, 'x' .. p, token .. '|' .. ARGV[9])
-  set_timer('attempt', n, p, nonce, deadline_ms)
-end
-redis.call('HSET', join, 'c' .. p, token .. '|' .. ARGV[6] .. '|' .. ARGV[7])
-redis.call('ZADD', DUE, at + LEASE_TICKS, member)
-step_is(n, p, 'running', attempt, int(now))
-event('step.started', ARGV[10], attempt)
-return { 'granted', int(now), int(deadline_ms) }
+return { 'granted', claim_part(n, p, nonce, attempt, token, ARGV[6], ARGV[7], limit_ms, ARGV[9], ARGV[10], now) }

@@ -3,15 +3,19 @@
 -- ARGV[1] n   ARGV[2] p   ARGV[3] nonce   ARGV[4] attempt   ARGV[5] token of this delivery
 -- ARGV[6] kind: done|failed|retry        ARGV[7] outcome (see _run.lua)
 -- ARGV[8] delay of the retry, ms         ARGV[9] when it began, ms
--- ARGV[10] a line about an error, for the events   ARGV[11] 1: with `decided`, give run and journal, for the turn
--- ARGV[12] the step's name, for the events
+-- ARGV[10] a line about an error, for the events   ARGV[12] the step's name, for the events
+-- ARGV[11] what `decided` gives for the turn: '' nothing, `all` run and journal, or the size of the join: the entry of await
+--          n and the outcomes of its parts, for a turn that is where the journal ended before
+-- ARGV[13] '', or a part of the same join that this process runs next, if nobody has begun it
+-- ARGV[14] token of that claim    ARGV[15] where    ARGV[16] its time limit, ms or 0    ARGV[17] delay of the retry, ms or -1
 --
 -- Answers {recorded, [], start}: it counts; the run goes on
---         {decided, stop, start, run, journal}: ... and decided the join: take the run's next turn
+--         {decided, stop, start, run or [], journal}: ... and decided the join: take the run's next turn
 --         {retrying, [], start}: the attempt failed, its retry is on the timers, or is to be published
 --         {late, [], undo}: the join was decided before; `undo` is owed now, if not empty
 --         {superseded}: a failure of somebody who no longer holds the claim; dropped
 --         {gone}: the run, the join or this life of it is not there
+-- Of recorded and retrying, the fourth is {now in ms, deadline in ms or 0} if the next part is granted.
 -- `stop` lists claims (see loose_claims), `start` and `undo` a part to publish (see start_part).
 local n, p, nonce, attempt, token, kind, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local join, np, now = JOINS .. n, ARGV[1] .. '.' .. ARGV[2], now_ms()
@@ -88,8 +92,33 @@ local function finish()
   return { 'recorded', {}, makes_room and start_next(n, now) or {} }
 end
 
+-- The next part that this process wants to run, unless somebody else has it, or Redis was restarted.
+local function grant_next()
+  local q, mine = ARGV[13], ARGV[14]
+  local f = redis.call('HMGET', join, 'nonce', 'decided', 'a' .. q, 'b' .. q, 'c' .. q, 's' .. q)
+  local claim = parse_claim(f[5])
+  if claim and claim.token == mine then
+    return { int(now), redis.call('ZSCORE', TIMERS, timer_id('attempt', n, q, nonce)) or '0' }
+  end
+  if f[1] ~= nonce or f[2] or f[3] or f[4] or claim or not f[6] or has_ended(n, q) then return nil end
+  if redis.call('EXISTS', GRACE) == 1 then return nil end
+  return { claim_part(n, q, nonce, '1', mine, ARGV[15], '0', tonumber(ARGV[16]), ARGV[17], step_name(n, q), now) }
+end
+
 local answer = finish()
-if answer[1] == 'decided' and ARGV[11] == '1' then
+if answer[1] == 'decided' and ARGV[11] == 'all' then
   answer[4], answer[5] = redis.call('HGETALL', RUN), redis.call('HGETALL', JOURNAL)
+elseif answer[1] == 'decided' and ARGV[11] ~= '' then
+  answer[4], answer[5] = {}, {}
+  for p = -2, tonumber(ARGV[11]) - 1 do
+    local field = p == -2 and n or (p == -1 and n .. ':order') or (n .. '.' .. p)
+    local value = redis.call('HGET', JOURNAL, field)
+    if value then
+      answer[5][#answer[5] + 1] = field
+      answer[5][#answer[5] + 1] = value
+    end
+  end
+elseif ARGV[13] ~= '' and (answer[1] == 'recorded' or answer[1] == 'retrying') then
+  answer[4] = grant_next()
 end
 return answer

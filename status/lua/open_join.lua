@@ -4,7 +4,10 @@
 -- ARGV[3] nonce      made once by this turn      ARGV[4] fp      fingerprint: kind and step names
 -- ARGV[5] policy     all|settle|first|quorum|settled             ARGV[6] need  successes a quorum needs
 -- ARGV[7] state      of the run from now on      ARGV[8] undo    1 if this await undoes something
--- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] how many values of status follow (0 or 3)
+-- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] p       '', or the part that this process runs itself
+-- ARGV[11] token     of the claim on it          ARGV[12] where   the worker's node name
+-- ARGV[13] its time limit, ms or 0               ARGV[14] delay of the retry after it, ms, or -1: none
+-- ARGV[15] how many values of status follow (0 or 3)
 -- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
 -- then for each part: kind (step|sleep|promise), delay ms, within ms, queue, label (of a promise: its name), spec (JSON)
 -- or, of a batch: kind `batch`, size, window, queue, label, spec without arguments (JSON), 0 if outcomes are not kept,
@@ -12,6 +15,7 @@
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
 --         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
+--         {granted, now in ms, deadline in ms or 0}: ... but one part, which is claimed and to be run where this turn is
 --         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
@@ -38,9 +42,14 @@ local function add_waiting(waiting)
   return waiting
 end
 
+local here = ARGV[10] ~= '' and ARGV[10]
 if state[3] == n then
   local open = redis.call('HMGET', join, 'nonce', 'fp')
-  if open[1] == nonce then return add_waiting({ 'opened' }) end
+  if open[1] == nonce then
+    local claim = here and claim_of(join, here)
+    if not claim or claim.token ~= ARGV[11] then return add_waiting({ 'opened' }) end
+    return { 'granted', int(now_ms()), redis.call('ZSCORE', TIMERS, timer_id('attempt', n, here, nonce)) or '0' }
+  end
   if open[2] ~= fp then return { 'foreign', open[2] } end
   return add_waiting({ 'exists', open[1] })
 end
@@ -63,7 +72,7 @@ local function take_up_again()
   return kept
 end
 
-local now, at = now_ms(), 10
+local now, at = now_ms(), 15
 local run = { 'open', n, 'updated_ms', int(now) }
 if ARGV[at] == '3' then
   for i, field in ipairs({ 'phase', 'progress', 'meta' }) do
@@ -185,5 +194,12 @@ for _, one in ipairs(promised) do
     if end_part(n, p, outcome, nonce, now) then return { 'answered' } end
   end
 end
-if ended then start_next(n, now) elseif not state[7] then return { 'opened' } end
+if ended then
+  start_next(n, now)
+elseif not state[7] then
+  -- After a restart of Redis what runs comes first: then it is a message, as any other.
+  if not here or redis.call('EXISTS', GRACE) == 1 then return { 'opened' } end
+  local name = step_name(n, here)
+  return { 'granted', claim_part(n, here, nonce, '1', ARGV[11], ARGV[12], '0', tonumber(ARGV[13]), ARGV[14], name, now) }
+end
 return add_waiting({ 'opened' })

@@ -1,0 +1,168 @@
+"""Runs short steps where their turn is, and spares them the way through a queue.
+
+A turn that asks for a step is in a worker's process that is free at that moment, for the step before it has just ended
+there. If that worker serves the step's queue anyway, and the step has been short each time this process ran it, it is
+run here and now, by Celery's own tracer: claimed, recorded, retried and shown like any other. Then the workflow goes on
+from where it stands, without being replayed. Temporal has the idea as eager activities, Restate as `ctx.run`.
+
+Nothing rests on it. A part that is meant to be run here is due like all others, and nobody has claimed it before it
+begins; whoever dies, or is held up, leaves it to the sweep.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from uuid import uuid4
+
+from celery.app.trace import trace_task
+from pydantic_core import from_json
+
+from canvas import granted
+from canvas.perform import Here, limits, took_s
+from status.records import NONE_WANTED, NewPart, Opening, PartRef, RunRecord, Wanted
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from canvas.engine import Engine
+    from canvas.replay import Asks
+    from canvas.step import Step
+
+#: A step is short if none of its last runs in this process took longer. About what a message costs, all in all.
+SHORT_S = float(os.environ.get("CELERIAC_SHORT_MS", "5")) / 1000
+
+#: How many runs there must be to say so.
+ENOUGH = 2
+
+#: After so long in one go the next steps are sent as messages: others wait for this process.
+AT_MOST_S = 0.05
+
+#: Parts of one join that are run here, one after the other: as many as take no longer than one message.
+TOGETHER_S, EACH_S = 0.004, 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker, as its processes know it.
+
+    Attributes:
+        where: Its node name.
+        queues: Those it serves.
+    """
+
+    where: str
+    queues: frozenset[str]
+
+
+def settle_in(app: Celery, where: str) -> None:
+    """This process, and those that it forks, are a worker's."""
+    queues = frozenset(cast("Any", app).amqp.queues.consume_from)
+    limited = app.conf.task_time_limit or app.conf.task_soft_time_limit
+    # A time limit is for one message; what follows in place would have to end within it.
+    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues)
+
+
+def place_of(app: Celery) -> Place | None:
+    """The worker that this process is of, if it is one's."""
+    place: Place | None = app.__dict__.get("_celeriac_place")
+    return place
+
+
+class Chosen(NamedTuple):
+    """Parts of one await that are run here, one after the other; the others are sent."""
+
+    parts: tuple[int, ...]
+    wanted: Wanted  #: the claim on the first
+    by: InPlace
+
+
+class InPlace:
+    """What one turn runs by itself."""
+
+    def __init__(self, engine: Engine, place: Place) -> None:
+        self.engine = engine
+        self.place = place
+        self._until_s = monotonic() + AT_MOST_S
+
+    def choose(self, asks: Asks) -> Chosen | None:
+        """What of an await is run here."""
+        if any(part.kind != "step" for part in asks.parts):
+            return None
+        chosen: list[int] = []
+        left_s = TOGETHER_S
+        for p, part in enumerate(asks.parts):
+            cost_s = None if part.delay_ms else self._cost_s(_step_of(asks, p), part)
+            if cost_s is not None and (not chosen or cost_s <= left_s):
+                chosen.append(p)
+                left_s -= cost_s
+            # Of parts that race with each other the others begin now.
+            if chosen and (left_s <= 0 or asks.recipe.policy not in ("all", "settle")):
+                break
+        return Chosen(tuple(chosen), self._wanted(asks, chosen[0]), self) if chosen else None
+
+    def _cost_s(self, step: Step[Any, Any], part: NewPart) -> float | None:
+        """How long a part is likely to take; None if it is not run here."""
+        if step.interruptible or '"retry":' in part.spec:
+            return None  # a process that may be killed; an undo, which has times of its own
+        if step.local:
+            return 0.0
+        if part.queue not in self.place.queues or monotonic() > self._until_s:
+            return None
+        if step.time_limit or step.soft_time_limit or step.rate_limit:
+            return None
+        runs = took_s[step.name]
+        worst_s = max(runs, default=SHORT_S)
+        return worst_s + EACH_S if len(runs) >= ENOUGH and worst_s < SHORT_S else None
+
+    def _wanted(self, asks: Asks, p: int) -> Wanted:
+        step = _step_of(asks, p)
+        return Wanted(str(p), uuid4().hex, self.place.where, *limits(step, step.policy, 1))
+
+    def perform(
+        self, record: RunRecord, asks: Asks, opening: Opening, chosen: Chosen
+    ) -> tuple[Mapping[str, str], Sequence[int]]:
+        """Run the parts until their join is decided, or another has the next one.
+
+        Returns:
+            What the decision added to the journal, or nothing; and the parts that are still to be sent.
+        """
+        grant, wanted, rest = opening.grant, chosen.wanted, list(chosen.parts)
+        while rest and grant is not None:
+            ref = PartRef(record.run_id, asks.n, str(rest.pop(0)), opening.nonce, 1)
+            then = self._wanted(asks, rest[0]) if rest else NONE_WANTED
+            here = Here(wanted.token, grant, asks.recipe.size, then)
+            self._run(ref, asks.parts[int(ref.p)], record.workflow, here)
+            if here.ending is None:  # not recorded: the claim ends by itself
+                break
+            if here.ending.code == "decided":
+                return here.ending.entries, ()
+            grant, wanted = here.ending.grant, then
+        return {}, rest
+
+    def _run(self, ref: PartRef, part: NewPart, workflow: str, here: Here) -> None:
+        """What a pool process does with a message, without the message."""
+        # Read anew: the step may change its arguments, and the workflow may have them still.
+        message = self.engine.publisher.step(ref, from_json(part.spec), workflow)
+        args, kwargs, embed = message.body
+        request = {
+            **message.headers,
+            **embed,
+            "hostname": self.place.where,
+            "delivery_info": {"exchange": "", "routing_key": message.queue, "priority": 0, "redelivered": False},
+            "correlation_id": ref.message_id,
+            "reply_to": "",
+            "is_eager": False,
+            "celeriac_token": here.token,
+            "celeriac_here": here,
+        }
+        task: Any = self.engine.app.tasks[message.headers["task"]]
+        with granted.held(ref, here.token, task.name):
+            trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
+
+
+def _step_of(asks: Asks, p: int) -> Step[Any, Any]:
+    return cast("Any", asks.recipe.parts[p]).definition  # type: ignore[no-any-return]
