@@ -25,6 +25,7 @@ from status.store import Store
 if TYPE_CHECKING:
     from celery import Celery
 
+    from canvas.in_place import InPlace
     from canvas.workflow import Workflow
 
 T = TypeVar("T")
@@ -176,6 +177,13 @@ class Engine:
                 self.store.survived(run_id)
         except RedisError as error:
             logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
+
+    def in_place(self) -> InPlace | None:
+        """What a turn that begins now runs by itself; None: this process is no worker's."""
+        from canvas.in_place import InPlace, place_of  # noqa: PLC0415  # steps need the engine
+
+        place = place_of(self.app)
+        return InPlace(self, place) if place else None
 
     def cancel(self, run_id: str, reason: str, code: int = 409) -> Ending:
         """Cancel a run and let it know."""

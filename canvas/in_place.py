@@ -28,6 +28,7 @@ from status.records import NONE_WANTED, NewPart, Opening, PartRef, RunRecord, Wa
 if TYPE_CHECKING:
     from celery import Celery
 
+    from canvas.call import Call
     from canvas.engine import Engine
     from canvas.replay import Asks
     from canvas.step import Step
@@ -95,7 +96,7 @@ class InPlace:
         chosen: list[int] = []
         left_s = TOGETHER_S
         for p, part in enumerate(asks.parts):
-            cost_s = None if part.delay_ms else self._cost_s(_step_of(asks, p), part)
+            cost_s = self._cost_s(_call_of(asks, p), part)
             if cost_s is not None and (not chosen or cost_s <= left_s):
                 chosen.append(p)
                 left_s -= cost_s
@@ -104,12 +105,16 @@ class InPlace:
                 break
         return Chosen(tuple(chosen), self._wanted(asks, chosen[0]), self) if chosen else None
 
-    def _cost_s(self, step: Step[Any, Any], part: NewPart) -> float | None:
+    def _cost_s(self, call: Call[Any], part: NewPart) -> float | None:
         """How long a part is likely to take; None if it is not run here."""
-        if step.interruptible or '"retry":' in part.spec:
-            return None  # a process that may be killed; an undo, which has times of its own
-        if step.local:
-            return 0.0
+        step: Step[Any, Any] = call.definition
+        # A process that may be killed serves one step alone; an undo has retries of its own.
+        if part.delay_ms or step.interruptible or call.plan.retry is not None:
+            return None
+        return 0.0 if step.local else self.likely_s(step, part)
+
+    def likely_s(self, step: Step[Any, Any], part: NewPart) -> float | None:
+        """The same of a step that need not be run here."""
         if part.queue not in self.place.queues or monotonic() > self._until_s:
             return None
         if step.time_limit or step.soft_time_limit or step.rate_limit:
@@ -119,7 +124,7 @@ class InPlace:
         return worst_s + EACH_S if len(runs) >= ENOUGH and worst_s < SHORT_S else None
 
     def _wanted(self, asks: Asks, p: int) -> Wanted:
-        step = _step_of(asks, p)
+        step: Step[Any, Any] = _call_of(asks, p).definition
         return Wanted(str(p), uuid4().hex, self.place.where, *limits(step, step.policy, 1))
 
     def perform(
@@ -164,5 +169,5 @@ class InPlace:
             trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
 
 
-def _step_of(asks: Asks, p: int) -> Step[Any, Any]:
-    return cast("Any", asks.recipe.parts[p]).definition  # type: ignore[no-any-return]
+def _call_of(asks: Asks, p: int) -> Call[Any]:
+    return cast("Call[Any]", asks.recipe.parts[p])

@@ -10,7 +10,6 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from canvas import children
-from canvas.in_place import Chosen, InPlace, place_of
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
@@ -24,6 +23,7 @@ from status.states import FINAL, State
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
+    from canvas.in_place import Chosen
     from canvas.workflow import Workflow
 
 logger = logging.getLogger("celeriac")
@@ -110,8 +110,7 @@ def _go_on(engine: Engine, record: RunRecord, play: Replay) -> tuple[RunRecord, 
     Returns:
         The run as it is then, and what is left to carry out, or whether the turn is over.
     """
-    place = place_of(engine.app)
-    in_place = InPlace(engine, place) if place else None
+    in_place = engine.in_place()
     while True:
         move = play.go_on(record.journal)
         if in_place is None or not isinstance(move, Asks):

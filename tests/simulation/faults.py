@@ -145,6 +145,10 @@ class Faults:
             return self.random.randint(5, 400)
         return self.random.choice([1_500, 3_000, 8_000])
 
+    def in_place_ms(self) -> int:
+        """How long a body takes that was thought to be short."""
+        return self.random.choice([0, 0, 0, 2, 2_500, 9_000]) if self.on else 0
+
     def notice_ms(self) -> int:
         """How long a worker's parent needs to see that a child is gone."""
         return self.random.choice([20, 100, 2_000])

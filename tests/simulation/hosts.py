@@ -131,6 +131,14 @@ class Child(Process):
         self._attempt()
         self.settle()
 
+    def in_place(self) -> None:
+        """A step that its turn runs by itself, from its grant to its record."""
+        job, world = self.job, self.host.world
+        self._attempt()
+        world.watch.ended(job.request.celeriac_token)
+        with requested(job), world.watch.in_hook():
+            perform.write_down(job.context, world.app)
+
     def settle(self) -> None:
         """What the real tracer does then."""
         job, world = self.job, self.host.world

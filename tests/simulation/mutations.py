@@ -94,8 +94,9 @@ MUTATIONS = [
         "a failure counts from the claimant alone",
         (("finish", "  if kind ~= 'done' and not mine then return { 'superseded', {}, {} } end\n", ""),),
         kinds=("pause", "stop"),
+        more={"slow": 0.6},
         wants=_flaky,
-        seeds=200,
+        seeds=600,
     ),
     Mutation(
         2,
@@ -179,7 +180,7 @@ MUTATIONS = [
     Mutation(
         5,
         "open_join knows its nonce",
-        (("open_join", "  if open[1] == nonce then return add_waiting({ 'opened' }) end\n", ""),),
+        (("open_join", "if open[1] == nonce then\n    local claim", "if open[1] == '' then\n    local claim"),),
         kinds=("resend",),
     ),
     Mutation(
@@ -274,5 +275,27 @@ MUTATIONS = [
         python=(Heartbeat, "_reassert", lambda *_: None),
         kinds=("rollback",),
         more={"slow": 0.9},
+    ),
+    Mutation(
+        4,
+        "who runs the next part himself leaves it to who has it",
+        (("finish", "or f[4] or claim or not f[6]", "or f[4] or not f[6]"),),
+        kinds=("preempt", "pause"),
+        seeds=600,
+    ),
+    Mutation(
+        4,
+        "an ended part is not run where its turn is",
+        (("finish", "or not f[6] or has_ended(n, q) then", "or not f[6] then"),),
+        kinds=("preempt", "pause"),
+        seeds=600,
+    ),
+    Mutation(
+        10,
+        "nothing is granted in place for a while",
+        (("open_join", "or redis.call('EXISTS', GRACE) == 1 then", "then"),),
+        kinds=("rollback",),
+        more={"slow": 0.9},
+        seeds=300,
     ),
 ]

@@ -150,12 +150,20 @@ class SimScripts(Scripts):
             raise answer
         if name == "begin" and answer[0] == "granted":
             n, p, nonce, attempt, token = args[:5]
-            self._world.watch.granted_to(self._world.current, PartRef(self._world.run_id, n, p, nonce, attempt), token)
+            undoes = self._world.current.job.sent.headers.get("celeriac_undoes")
+            self._granted(PartRef(self._world.run_id, n, p, nonce, attempt), token, undoes)
         if name == "sweep" and answer[0]:
             self._world.swept()
         if observed:
             self._world.watch.saw(name, args, answer, *map(mapping, answers[first + 1 :]))
+        if name == "open_join" and answer[0] == "granted":
+            self._granted(PartRef(self._world.run_id, args[0], args[9], args[2], 1), args[10])
+        elif name == "finish" and answer[0] != "decided" and len(answer) > 3:
+            self._granted(PartRef(self._world.run_id, args[0], args[12], args[2], 1), args[13])
         return answer
+
+    def _granted(self, ref: PartRef, token: str, undoes: str | None = None) -> None:
+        self._world.watch.granted_to(self._world.current, ref, token, undoes)
 
     def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         connection = self._world.ground.connection

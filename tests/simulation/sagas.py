@@ -54,9 +54,9 @@ class SagaWatch:
         with database.begin() as connection:
             connection.execute(text("DELETE FROM saga_log"))
 
-    def must_know(self, ref: PartRef) -> None:
+    def must_know(self, ref: PartRef, undoes: str | None) -> None:
         """An action begins: its undo must be in the log."""
-        n = self._world.action_of(ref)
+        n = self._world.action_of(ref, undoes)
         joins = self._world.plan.joins
         if n is None or not joins[n].undone:
             return

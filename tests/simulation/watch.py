@@ -45,7 +45,7 @@ class Body:
     ref: PartRef
     token: str
     child: Child
-    task: str
+    undoes: str | None  #: the key of what it undoes
     began_ms: int
     over: bool = False
     lost: bool = False  #: Redis has forgotten its claim
@@ -98,7 +98,7 @@ class Watch:
         elif name == "cancel" and code in {"decided", "noted"} and args[2] not in seen.asked:
             seen.asked.add(args[2])
             seen.log.append(Asked(code, args[0], int(args[1])))
-        elif name == "open_join" and code in {"opened", "answered"} and int(args[0]) not in seen.opened_ms:
+        elif name == "open_join" and code in {"opened", "granted", "answered"} and int(args[0]) not in seen.opened_ms:
             seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
         elif name == "finish":
@@ -163,12 +163,12 @@ class Watch:
 
     # --- who runs -------------------------------------------------------------------
 
-    def granted_to(self, child: Child, ref: PartRef, token: str) -> None:
+    def granted_to(self, child: Child, ref: PartRef, token: str, undoes: str | None = None) -> None:
         """Redis has given a claim away: a body begins."""
         if token in self.bodies:
             return
         world, place = self._world, (ref.n, ref.p)
-        body = Body(ref, token, child, child.job.sent.headers["task"], world.now_ms)
+        body = Body(ref, token, child, undoes, world.now_ms)
         for other in self.bodies.values():
             if other.place == place and other.lives and not self._may_overlap(other):
                 raise Violation(f"{place} runs twice: {other.child.name} since {other.began_ms}, now {child.name}")
@@ -181,11 +181,11 @@ class Watch:
             raise Violation(f"{place} begins for a message of another life of its await")
         if ref.n in self.seen.decided and not ref.p.endswith("u"):
             raise Violation(f"{place} begins although its await is decided")
-        self._not_too_early(ref)
+        self._not_too_early(body)
         self._not_undone_while_it_runs(body)
-        world.saga.must_know(ref)
+        world.saga.must_know(ref, undoes)
         self.bodies[token] = body
-        if world.action_of(ref) is not None:
+        if world.action_of(ref, undoes) is not None:
             self.seen.granted.add(place)
         world.note(f"may run {ref.step_id} attempt {ref.attempt}")
 
@@ -193,9 +193,9 @@ class Watch:
     def _may_overlap(other: Body) -> bool:
         return other.cut_off or other.child.host.shaky
 
-    def _not_too_early(self, ref: PartRef) -> None:
-        joins = self._world.plan.joins
-        action = self._world.action_of(ref)
+    def _not_too_early(self, body: Body) -> None:
+        joins, ref = self._world.plan.joins, body.ref
+        action = self._world.action_of(ref, body.undoes)
         if action is None or not joins[action].delayed[int(ref.p)]:
             return
         join, p = joins[action], int(ref.p)
@@ -207,7 +207,7 @@ class Watch:
             raise Violation(f"{ref.n}.{ref.p} begins before its delay is over")
 
     def _not_undone_while_it_runs(self, body: Body) -> None:
-        undoes = body.child.job.sent.headers.get("celeriac_undoes")
+        undoes = body.undoes
         for other in self.bodies.values() if undoes else ():
             if other.lives and other.ref.step_id == undoes and not self._may_overlap(other):
                 raise Violation(f"{undoes} is undone while {other.child.name} runs it")

@@ -21,6 +21,7 @@ from simulation.broker import Broker, SimPublisher
 from simulation.flows import flow, stage
 from simulation.ground import Control, Ground
 from simulation.hosts import Child, Died, Host, Process
+from simulation.in_place import Habits
 from simulation.redis_side import LEASE_MS, RAISED_MS, Patches, SimStore, Snapshot
 from simulation.sagas import SagaWatch
 from simulation.watch import Seen, Violation, Watch
@@ -80,6 +81,8 @@ class World:
         self.store = SimStore(on.redis, self, patches, **{"max_lives": 1000, **(settings or {})})
         self.engine = Engine(self.app, self.store)
         self.engine.publisher = SimPublisher(self.app, self)
+        habits = Habits(seed)
+        self.engine.in_place = lambda: habits.in_place(self)
         self.app.__dict__["_celeriac"] = self.engine
         self.app.__dict__["control"] = Control(self)
         self.hosts: list[Host] = []
@@ -139,6 +142,11 @@ class World:
                 self.after(0, process, later, *its)
             process.waiting.clear()
 
+    def work(self, ms: int) -> None:
+        """The current process is at work for so long, unless others stand still meanwhile."""
+        if ms and not self._depth:
+            self._go_on_without(ms)
+
     def sleep(self, s: float) -> None:
         """The current process waits."""
         self._go_on_without(round(s * 1000))
@@ -168,7 +176,8 @@ class World:
             self.kill(process)
             raise Died
         if self._depth < DEPTH:
-            if pause_ms := self.faults.pauses_ms() if process.host else 0:
+            # Who is between two writes already would stand still too, and nobody would know of it.
+            if pause_ms := self.faults.pauses_ms() if process.host and not self._depth else 0:
                 process.host.stop(pause_ms)
             if ms := pause_ms or self.faults.preempts_ms():
                 self._go_on_without(ms)
@@ -269,10 +278,9 @@ class World:
             if ending is not None:
                 self.engine.follow(RUN, ending)
 
-    def action_of(self, ref: PartRef) -> int | None:
+    def action_of(self, ref: PartRef, undoes: str | None) -> int | None:
         """The await of the plan that a part belongs to; None: it undoes something."""
-        undo = ref.p.endswith("u") or self.current.job.sent.headers.get("celeriac_undoes")
-        return None if undo else ref.n
+        return None if undoes or ref.p.endswith("u") else ref.n
 
     # --- Redis' two keys that end by themselves --------------------------------------
 

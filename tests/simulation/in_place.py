@@ -1,0 +1,62 @@
+"""Steps that a child runs where their turn is: the real choice and the real calls, and the world's time between."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from celery.app.task import Context
+from pydantic_core import from_json
+
+from canvas import granted
+from canvas.in_place import InPlace, Place
+from simulation.broker import Sent
+from simulation.hosts import Job, SimRequest
+
+if TYPE_CHECKING:
+    from canvas.perform import Here
+    from canvas.step import Step
+    from simulation.world import World
+    from status.records import NewPart, PartRef
+
+
+class SimInPlace(InPlace):
+    """As the current child would."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._host = world.current.host
+        super().__init__(world.engine, Place(self._host.name, frozenset()))
+
+    def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
+        return self._world.random.choice([0.0005, 0.0005, 0.003, None])
+
+    def _run(self, ref: PartRef, part: NewPart, workflow: str, here: Here) -> None:
+        world, child = self._world, self._world.current
+        message = self.engine.publisher.step(ref, from_json(part.spec), workflow)
+        args, kwargs, embed = message.body
+        task = world.app.tasks[message.headers["task"]]
+        sent = Sent(message.queue, message.headers, message.body, world.now_ms)
+        headers = {**message.headers, "hostname": self._host.name, "celeriac_token": here.token, "celeriac_here": here}
+        context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)
+        request = SimRequest(self._host, task, sent, ref, here.token)
+        outer, child.job = child.job, Job(sent, task, context, request, here.grant, ends=True)
+        self._host.requests.append(request)  # as the heartbeat finds it on the board
+        granted.note(here.token)
+        try:
+            world.work(world.faults.in_place_ms())
+            child.in_place()
+        finally:
+            granted.forget(here.token)
+            self._host.requests.remove(request)
+            child.job = outer
+
+
+class Habits:
+    """Whether the processes of a world run anything in place; not all do, so that the way by messages is played too."""
+
+    def __init__(self, seed: int) -> None:
+        self.some = Random(f"in place {seed}").random() < 0.6
+
+    def in_place(self, world: World) -> SimInPlace | None:
+        return SimInPlace(world) if self.some else None
