@@ -11,7 +11,6 @@ begins; whoever dies, or is held up, leaves it to the sweep.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -23,7 +22,9 @@ from pydantic_core import from_json
 
 from canvas import granted
 from canvas.perform import Here, limits, took_s
+from canvas.telling import Teller, is_watched
 from status.records import NONE_WANTED, NewPart, Opening, PartRef, RunRecord, Wanted
+from status.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
     from canvas.replay import Asks
     from canvas.step import Step
 
-#: A step is short if none of its last runs in this process took longer. About what a message costs, all in all.
-SHORT_S = float(os.environ.get("CELERIAC_SHORT_MS", "5")) / 1000
-
-#: How many runs there must be to say so.
+#: A step is known to be short by so many runs in this process, of which none took longer than `in_place_ms`.
 ENOUGH = 2
 
 #: After so long in one go the next steps are sent as messages: others wait for this process.
@@ -53,10 +51,12 @@ class Place:
     Attributes:
         where: Its node name.
         queues: Those it serves.
+        short_s: Longer than that no step may be that is run in place.
     """
 
     where: str
     queues: frozenset[str]
+    short_s: float
 
 
 def settle_in(app: Celery, where: str) -> None:
@@ -64,7 +64,8 @@ def settle_in(app: Celery, where: str) -> None:
     queues = frozenset(cast("Any", app).amqp.queues.consume_from)
     limited = app.conf.task_time_limit or app.conf.task_soft_time_limit
     # A time limit is for one message; what follows in place would have to end within it.
-    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues)
+    short_s = Settings.from_environment().in_place_ms / 1000
+    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues, short_s)
 
 
 def place_of(app: Celery) -> Place | None:
@@ -88,6 +89,7 @@ class InPlace:
         self.engine = engine
         self.place = place
         self._until_s = monotonic() + AT_MOST_S
+        self._teller = Teller(engine.app, place.where) if is_watched() else None
 
     def choose(self, asks: Asks) -> Chosen | None:
         """What of an await is run here."""
@@ -120,8 +122,8 @@ class InPlace:
         if step.time_limit or step.soft_time_limit or step.rate_limit:
             return None
         runs = took_s[step.name]
-        worst_s = max(runs, default=SHORT_S)
-        return worst_s + EACH_S if len(runs) >= ENOUGH and worst_s < SHORT_S else None
+        worst_s = max(runs, default=0.0)
+        return worst_s + EACH_S if len(runs) >= ENOUGH and worst_s < self.place.short_s else None
 
     def _wanted(self, asks: Asks, p: int) -> Wanted:
         step: Step[Any, Any] = _call_of(asks, p).definition
@@ -165,8 +167,17 @@ class InPlace:
             "celeriac_here": here,
         }
         task: Any = self.engine.app.tasks[message.headers["task"]]
+        if self._teller:
+            self._teller.begins(message)
         with granted.held(ref, here.token, task.name):
-            trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
+            traced = trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
+        if self._teller:
+            self._teller.ended(message, traced)
+
+    def over(self) -> None:
+        """The turn is: let monitors know."""
+        if self._teller:
+            self._teller.let_out()
 
 
 def _call_of(asks: Asks, p: int) -> Call[Any]:

@@ -7,30 +7,25 @@ told to stop still has steps to vouch for until its pool has drained.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property, partial
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
 from celery import bootsteps, signals
-from celery.worker import state as worker_state
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, granted, in_place, stopping, worker_info
+from canvas import children, in_place, stopping, telling, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog, can_be_asked
+from canvas.heartbeat import BEAT_S, Heartbeat
 from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
-from canvas.perform import limits, policy_of
 from canvas.publisher import FIRST, LAST
-from canvas.request import release
-from canvas.retry import Retry
 from status.advice import advice
 from status.errors import OrchestrationError
 from status.places import revive
@@ -40,10 +35,6 @@ if TYPE_CHECKING:
     from canvas.engine import Engine
 
 logger = logging.getLogger("celeriac")
-
-#: Between two heartbeats. A claim is dead after four ticks, of a second each, without one. A pool process that has
-#: died is found as soon: the pool itself looks every 5 s, where it missed that its pipe was closed.
-BEAT_S = 1.0
 
 
 class Pulse(bootsteps.StartStopStep):
@@ -61,7 +52,7 @@ class Pulse(bootsteps.StartStopStep):
         if getattr(worker, "celeriac_pulse", None):
             return
         engine = engines.of(worker.app)
-        heartbeat = Heartbeat(engine)
+        heartbeat = Heartbeat(engine, lambda: telling.watch(_sends_events(worker)))
         signals.worker_shutting_down.connect(heartbeat.stopping, weak=False)
         worker.celeriac_pulse = [
             _thread("celeriac-heartbeat", heartbeat.beat_for_ever),
@@ -92,105 +83,9 @@ def _revive() -> None:
         logger.error("%s", error)  # noqa: TRY400  # said in a line; the worker goes on trying
 
 
-class Held(NamedTuple):
-    """A claim that somebody in this worker holds."""
-
-    ref: PartRef
-    token: str
-    step: Any
-    policy: Retry
-    where: str
-
-    @property
-    def claim(self) -> tuple[int, str, str]:
-        """As the store wants it."""
-        return self.ref.n, self.ref.p, self.token
-
-
-class Heartbeat:
-    """Vouches for the claims of what runs in this worker."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        place = in_place.place_of(engine.app)
-        self._where = place.where if place else ""
-        self._rest = threading.Event()
-        self._stopping = False
-        self._leaving: set[str] = set()  # tokens of claims that the store knows to be leaving
-
-    def stopping(self, **_: Any) -> None:
-        """The worker was told to stop: say so at once, before whoever told it loses patience."""
-        self._stopping = True
-        self._rest.set()
-
-    def _say_leaving(self, by_run: dict[str, list[Held]]) -> None:
-        for run_id, running in by_run.items():
-            new = [held.claim for held in running if held.token not in self._leaving]
-            if new:
-                self.engine.store.leaving(run_id, new)
-                self._leaving.update(token for _, _, token in new)
-
-    def beat_for_ever(self) -> None:
-        """Once a second, until the process ends."""
-        while True:
-            start_s = monotonic()
-            try:
-                self.beat()
-            except RedisError as error:
-                logger.warning("no heartbeat: %s", advice(error))
-            self._rest.wait(max(0.05, BEAT_S - (monotonic() - start_s)))
-            self._rest.clear()
-
-    def beat(self) -> int:
-        """Renew what runs now. Returns how many claims."""
-        by_run: dict[str, list[Held]] = defaultdict(list)
-        for held in self._held():
-            by_run[held.ref.run_id].append(held)
-        if self._stopping:
-            self._say_leaving(by_run)
-        return sum(self._vouch(run_id, running) for run_id, running in by_run.items())
-
-    def _held(self) -> Iterator[Held]:
-        for request in list(worker_state.active_requests):
-            ref: PartRef | None = getattr(request, "celeriac_ref", None)
-            if ref is not None:
-                policy = policy_of(request.task, request.request_dict.get("celeriac_retry"))
-                yield Held(ref, request.celeriac_token, request.task, policy, request.hostname or "")
-        for found in granted.in_place():
-            if not _is_there(found.pid):
-                granted.clear(found.token)
-                release(self.engine, found.ref, found.token)
-            else:
-                step: Any = self.engine.app.tasks[found.task]
-                yield Held(found.ref, found.token, step, step.policy, self._where)
-
-    def _vouch(self, run_id: str, running: list[Held]) -> int:
-        held = self.engine.store.vouch(run_id, [one.claim for one in running])
-        if held < len(running):
-            # It waits for its grant, or has just ended; or Redis was restarted, and its claim is lost.
-            for one in running:
-                if granted.runs(one.token):
-                    self._reassert(one)
-        return held
-
-    def _reassert(self, held: Held) -> None:
-        timeout_ms, retry_in_ms = limits(held.step, held.policy, held.ref.attempt)
-        self.engine.store.grace.reassert(
-            held.ref,
-            token=held.token,
-            where=held.where,
-            interruptible=held.step.interruptible,
-            timeout_ms=timeout_ms,
-            retry_in_ms=retry_in_ms,
-        )
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _sends_events(worker: Any) -> bool:
+    dispatcher = getattr(worker.consumer, "event_dispatcher", None)
+    return bool(dispatcher and dispatcher.enabled)
 
 
 class Sweeper:

@@ -111,17 +111,20 @@ def _go_on(engine: Engine, record: RunRecord, play: Replay) -> tuple[RunRecord, 
         The run as it is then, and what is left to carry out, or whether the turn is over.
     """
     in_place = engine.in_place()
-    while True:
-        move = play.go_on(record.journal)
-        if in_place is None or not isinstance(move, Asks):
-            return record, move
-        here = in_place.choose(move)
-        if here is None:
-            return record, move
-        went = _open(engine, record, play.run, move, here)
-        if isinstance(went, bool):
-            return record, went
-        record = went
+    if in_place is None:
+        return record, play.go_on(record.journal)
+    try:
+        while True:
+            move = play.go_on(record.journal)
+            here = in_place.choose(move) if isinstance(move, Asks) else None
+            if here is None or not isinstance(move, Asks):
+                return record, move
+            went = _open(engine, record, play.run, move, here)
+            if isinstance(went, bool):
+                return record, went
+            record = went
+    finally:
+        in_place.over()
 
 
 def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, move: Move) -> bool:

@@ -18,11 +18,13 @@ class Settings:
     max_lives: int = 5  #: a step whose process died this often is given up
     max_value_bytes: int = 1024 * 1024  #: an argument or a result may be so long, as JSON
 
+    in_place_ms: int = 5  #: a step that never takes longer may be run where its turn is; 0: none is
+
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ConfigError(f"CELERIAC_{field.name.upper()} must be at least 1, got {value}")
+            value, least = getattr(self, field.name), 0 if field.name == "in_place_ms" else 1
+            if value < least:
+                raise ConfigError(f"CELERIAC_{field.name.upper()} must be at least {least}, got {value}")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:

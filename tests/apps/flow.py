@@ -313,3 +313,58 @@ async def parent(run: Run) -> list[Any]:
 @workflow(name="flow.patient")
 async def patient(run: Run) -> int:
     return await heeds_its_time.s()
+
+
+# --- short steps -----------------------------------------------------------------------
+
+
+@step(name="flow.whose")
+def whose(n: int) -> list[Any]:
+    """Which process runs it, and as what."""
+    current = current_step()
+    return [n, os.getpid(), current.step_id, current.idempotency_key, current.attempt]
+
+
+@step(name="flow.elsewhere", queue="elsewhere")
+def elsewhere() -> int:
+    return os.getpid()
+
+
+@step(name="flow.right_here", local=True, queue="nobody")
+def right_here() -> int:
+    return os.getpid()
+
+
+@step(name="flow.sometimes", retry=Retry(3, first_s=0.05, jitter=0))
+def sometimes(what: str, key: str) -> str:
+    """Short, but for one time: it stays until it is let go, dies, or fails."""
+    if what and int(_redis().incr(key)) == 1:
+        if what == "stays":
+            redis.Redis.from_url(os.environ["REDIS_URL"], socket_timeout=None).blpop([f"{key}:go"], timeout=60)
+        elif what == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            raise ConnectionError("failed once")
+    return what
+
+
+@workflow(name="flow.in_a_row")
+async def in_a_row(run: Run, count: int) -> list[list[Any]]:
+    return [await whose.s(n) for n in range(count)]
+
+
+@workflow(name="flow.there_and_back")
+async def there_and_back(run: Run, count: int) -> list[list[int]]:
+    return [[(await whose.s(n))[1], await elsewhere.s()] for n in range(count)]
+
+
+@workflow(name="flow.all_here")
+async def all_here(run: Run, count: int) -> int:
+    return len({await right_here.s() for _ in range(count)})
+
+
+@workflow(name="flow.then_not")
+async def then_not(run: Run, what: str) -> list[str]:
+    """Short steps, until this process knows that they are, and then one that is not."""
+    said = [await sometimes.s("", run.id) for _ in range(8)]
+    return [*said, await sometimes.s(what, run.id), *await fan_out_fail(sometimes.s("", run.id), sometimes.s("x", "x"))]

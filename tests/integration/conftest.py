@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import _state
 
 import sagas
 from core import current_app
@@ -42,3 +43,33 @@ def world(redis_client: Any, redis_url: str, tmp_path: Path, monkeypatch: pytest
         sagas.use(None)
     here.use(None)
     database.dispose()
+
+
+@pytest.fixture
+def flow(redis_url, monkeypatch) -> Iterator[Any]:
+    """The client's side of tests/apps/flow.py."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    from apps import flow
+
+    before = _state._tls.current_app
+    flow.app.conf.broker_url = redis_url
+    here.use(redis_url)
+    flow.app.set_current()
+    yield flow
+    here.use(None)
+    _state._tls.current_app = before
+
+
+@pytest.fixture
+def workers(flow, worker):
+    """Starts workers of the flow. They are killed in the end: how a worker stops is not asked here."""
+    started = []
+
+    def start(more: tuple[str, ...] = (), **options: Any) -> Any:
+        node = worker("flow", options=("--without-mingle", "--without-gossip", *more), **options)
+        started.append(node)
+        return node
+
+    yield start
+    for node in started:
+        node.kill()

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from celery import _state, chain, chord, group
+from celery import chain, chord, group
 
 import saga
 from canvas import RunCancelled, RunConflict, RunFailed, TimedOut
 from status import State, get_status, here, history, watch
 from waiting import wait_until
-
-
-@pytest.fixture
-def flow(redis_url, monkeypatch) -> Iterator[Any]:
-    """The client's side of tests/apps/flow.py."""
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    from apps import flow
-
-    before = _state._tls.current_app
-    flow.app.conf.broker_url = redis_url
-    here.use(redis_url)
-    flow.app.set_current()
-    yield flow
-    here.use(None)
-    _state._tls.current_app = before
-
-
-@pytest.fixture
-def workers(flow, worker):
-    """Starts workers of the flow. They are killed in the end: how a worker stops is not asked here."""
-    started = []
-
-    def start(**options: Any) -> Any:
-        node = worker("flow", options=("--without-mingle", "--without-gossip"), **options)
-        started.append(node)
-        return node
-
-    yield start
-    for node in started:
-        node.kill()
 
 
 @pytest.fixture

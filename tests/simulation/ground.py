@@ -49,7 +49,7 @@ def ground(socket: str, db: int = 0) -> Iterator[Ground]:
             ("canvas.perform.monotonic", lambda: _world().now_s),
             ("canvas.pulse.monotonic", lambda: _world().now_s),
             ("canvas.pulse.time", lambda: _world().now_s),
-            ("canvas.pulse.worker_state", _ActiveRequests()),
+            ("canvas.heartbeat.worker_state", _ActiveRequests()),
         ):
             undo.enter_context(patch(name, value))
         connection = client.connection_pool.make_connection()

@@ -14,8 +14,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from canvas import perform
+from canvas.heartbeat import Heartbeat
 from canvas.lives import turn_died
-from canvas.pulse import Heartbeat, Sweeper
+from canvas.pulse import Sweeper
 from canvas.request import StepRequest
 from simulation.broker import Sent, SimBacklog
 from simulation.flows import Running

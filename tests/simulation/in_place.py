@@ -26,7 +26,7 @@ class SimInPlace(InPlace):
     def __init__(self, world: World) -> None:
         self._world = world
         self._host = world.current.host
-        super().__init__(world.engine, Place(self._host.name, frozenset()))
+        super().__init__(world.engine, Place(self._host.name, frozenset(), 0.0))
 
     def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
         return self._world.random.choice([0.0005, 0.0005, 0.003, None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canvas.engine import Engine
-from canvas.pulse import Heartbeat
+from canvas.heartbeat import Heartbeat
 from canvas.run import Run
 from simulation.broker import SimBacklog
 from simulation.plans import Plan

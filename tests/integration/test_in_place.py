@@ -1,0 +1,141 @@
+"""Short steps run where their turn is, and are what they would be as messages."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from canvas import in_place
+from status import get_status, history
+from waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine a step of microseconds may take its process 20 ms.
+    monkeypatch.setenv("CELERIAC_IN_PLACE_MS", "1000")
+
+
+@pytest.mark.parametrize(("pool", "concurrency"), [("prefork", 2), ("threads", 2), ("solo", 1)])
+def test_a_short_step_runs_in_the_process_of_its_turn(flow, workers, redis_client, pool, concurrency):
+    workers(pool=pool, concurrency=concurrency)
+    flow.in_a_row.submit(8).result(timeout_s=30)
+    pushed = pushes(redis_client)
+
+    rows = flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
+
+    steps = [(f"r/{n}.0", f"r/{n}.0", 1) for n in range(12)]
+    assert [(row[2], row[3], row[4]) for row in rows] == steps
+    assert [(step.step_id, step.state, step.attempt) for step in get_status("r").steps] == [
+        (step_id, "done", 1) for step_id, _, _ in steps
+    ]
+    kinds = Counter(event.kind for event in history("r"))
+    assert (kinds["step.started"], kinds["step.done"], kinds["join.decided"]) == (12, 12, 12)
+    # The run's first turn is a message; of its steps a few at most are, where a chain was too long for one go.
+    assert pushes(redis_client) - pushed < 8
+
+
+def pushes(redis_client: Any) -> int:
+    """How many writes of messages there were."""
+    return int(redis_client.info("commandstats")["cmdstat_lpush"]["calls"])
+
+
+def test_a_step_whose_queue_is_served_by_others_goes_there(flow, workers):
+    workers(name="here", queues=["celery"])
+    workers(name="there", queues=["elsewhere"])
+
+    rows = flow.there_and_back.submit(6).result(timeout_s=30)
+
+    assert {here for here, _ in rows}.isdisjoint({there for _, there in rows})
+
+
+def test_a_local_step_needs_no_queue_and_no_message(flow, workers):
+    workers(queues=["celery"])
+
+    assert flow.all_here.submit(20).result(timeout_s=30) == 1
+
+
+def test_a_step_in_place_that_takes_long_after_all_is_vouched_for(flow, workers, redis_client):
+    workers(name="one")
+    workers(name="two")
+
+    handle = flow.then_not.submit("stays", run_id="r")
+    wait_until(lambda: redis_client.get("r") == "1", "the step has begun", 30)
+    before = ticks(redis_client)
+    wait_until(lambda: ticks(redis_client) > before + 7, "its claim would be dead without heartbeats", 60)
+    redis_client.rpush("r:go", "go")
+
+    assert handle.result(timeout_s=30)[8] == "stays"
+    assert redis_client.get("r") == "1", "it was not begun again"
+
+
+def ticks(redis_client: Any) -> int:
+    return max(int(redis_client.get(key)) for key in redis_client.keys("celeriac:*:tick"))
+
+
+def test_a_process_killed_in_a_step_in_place_costs_a_life_of_the_step_and_no_more(flow, workers, redis_client):
+    workers()
+
+    handle = flow.then_not.submit("dies", run_id="r")
+
+    assert handle.result(timeout_s=60)[8] == "dies"
+    assert redis_client.get("r") == "2"
+    started = [event for event in history("r") if event.kind == "step.started"]
+    assert len(started) == 8 + 2 + 1 + 2
+    assert redis_client.hget(next(iter(redis_client.keys("celeriac:*:run:r"))), "given_up") is None
+
+
+def test_a_step_in_place_that_fails_is_made_again(flow, workers, redis_client):
+    workers()
+
+    handle = flow.then_not.submit("fails", run_id="r")
+
+    assert handle.result(timeout_s=30)[8] == "fails"
+    kinds = Counter(event.kind for event in history("r"))
+    assert (kinds["step.retrying"], redis_client.get("r")) == (2, "2"), "that one, and the one of the key x"
+
+
+def test_time_limits_of_messages_keep_steps_out_of_place():
+    for limits, queues in (({}, {"celery"}), ({"task_soft_time_limit": 30}, set())):
+        app = Celery("limited", set_as_current=False)
+        app.conf.update(limits)
+        in_place.settle_in(app, "w@h")
+
+        place = in_place.place_of(app)
+        assert place is not None
+        assert place.queues == queues
+
+
+def test_monitors_are_told_of_steps_in_place(flow, workers):
+    workers(more=("-E",))
+    seen: dict[str, list[Any]] = defaultdict(list)
+    over = threading.Event()
+
+    def hear(event: dict[str, Any]) -> None:
+        if str(event.get("uuid", "")).startswith("r/"):
+            seen[event["uuid"].partition("~")[0]].append(event)
+        if len([1 for told in seen.values() if told[-1]["type"] == "task-succeeded"]) >= 13:
+            over.set()
+
+    def listen() -> None:
+        with flow.app.connection_for_read() as connection:
+            receiver = flow.app.events.Receiver(connection, handlers={"*": hear})
+            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
+                if over.is_set():
+                    return
+
+    flow.in_a_row.submit(8).result(timeout_s=30)
+    threading.Thread(target=listen, daemon=True).start()
+    wait_until(lambda: flow.app.control.inspect(timeout=1).stats(), "the worker answers", 30)
+    flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
+    wait_until(over.is_set, "all twelve and the turn are told of", 20)
+
+    for n in range(12):
+        told = {event["type"]: event for event in seen[f"r/{n}.0"]}
+        assert told.keys() == {"task-received", "task-started", "task-succeeded"}
+        assert (told["task-received"]["name"], told["task-received"]["root_id"]) == ("flow.whose", "r")
+        assert len({event["hostname"] for event in told.values()}) == 1
