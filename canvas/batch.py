@@ -61,7 +61,7 @@ class Batch:
     def _template(self) -> dict[str, Any]:
         call = self.step.s(self.items[0])
         spec: dict[str, Any] = call.spec(self.step.queue_of(call["options"]))
-        return {name: value for name, value in spec.items() if name != "args"}
+        return {"batch": True, **{name: value for name, value in spec.items() if name != "args"}}
 
     def prepare(self) -> NewBatch:
         """What `open_join` files.

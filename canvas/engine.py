@@ -102,7 +102,7 @@ class Engine:
 
     def publish(self, run_id: str, parts: Iterable[Publishable], workflow: str | None = None) -> None:
         """Send parts that the store says may start now."""
-        rows = [(part.ref, self._message(part)) for part in parts]
+        rows = [(part.ref, self.spec_of(part)) for part in parts]
         try:
             name = workflow or cast("str", self.store.redis.hget(self.store.keys.run(run_id), "workflow") or "")
         except RedisError as error:
@@ -113,9 +113,10 @@ class Engine:
 
     def priority(self, part: Publishable) -> int:
         """What a part's message is sent with."""
-        return int(self._message(part).get("priority") or 0)
+        return int(self.spec_of(part).get("priority") or 0)
 
-    def _message(self, part: Publishable) -> dict[str, Any]:
+    def spec_of(self, part: Publishable) -> dict[str, Any]:
+        """What is sent of a part, as `Publisher.step` takes it."""
         spec: dict[str, Any] = json.loads(part.spec)
         if "items" in spec:  # a part of a batch: its argument is one of these
             spec["args"] = [spec.pop("items")[spec.pop("at")]]

@@ -23,7 +23,7 @@ from pydantic_core import from_json
 from canvas import granted
 from canvas.perform import Here, limits, took_s
 from canvas.telling import Teller, is_watched
-from status.records import NONE_WANTED, NewPart, Opening, PartRef, RunRecord, Wanted
+from status.records import NONE_WANTED, Ending, NewPart, Opening, PartRef, RunRecord, Wanted
 from status.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class InPlace:
             ref = PartRef(record.run_id, asks.n, str(rest.pop(0)), opening.nonce, 1)
             then = self._wanted(asks, rest[0]) if rest else NONE_WANTED
             here = Here(wanted.token, grant, asks.recipe.size, then)
-            self._run(ref, asks.parts[int(ref.p)], record.workflow, here)
+            # Read anew: the step may change its arguments, and the workflow may have them still.
+            self._run(ref, from_json(asks.parts[int(ref.p)].spec), record.workflow, here)
             if here.ending is None:  # not recorded: the claim ends by itself
                 break
             if here.ending.code == "decided":
@@ -150,10 +151,30 @@ class InPlace:
             grant, wanted = here.ending.grant, then
         return {}, rest
 
-    def _run(self, ref: PartRef, part: NewPart, workflow: str, here: Here) -> None:
+    def next_item(self, step: Step[Any, Any]) -> Wanted:
+        """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
+        bounded = step.interruptible or step.time_limit or step.soft_time_limit or step.rate_limit
+        left_s = self._until_s - monotonic()
+        if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
+            return NONE_WANTED
+        return Wanted("+", uuid4().hex, self.place.where, *limits(step, step.policy, 1))
+
+    def run_items(self, ending: Ending | None, wanted: Wanted, workflow: str) -> Ending | None:
+        """Run the items of a batch that this process is granted, one after the other. Gives how the last one ended."""
+        while ending is not None and ending.grant is not None:
+            (part,) = ending.publish
+            spec = self.engine.spec_of(part)
+            here = Here(
+                wanted.token, ending.grant, None, self.next_item(cast("Any", self.engine.app.tasks[spec["task"]]))
+            )
+            self._run(part.ref, spec, workflow, here)
+            ending, wanted = here.ending, here.wanted
+        self.over()
+        return ending
+
+    def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         """What a pool process does with a message, without the message."""
-        # Read anew: the step may change its arguments, and the workflow may have them still.
-        message = self.engine.publisher.step(ref, from_json(part.spec), workflow)
+        message = self.engine.publisher.step(ref, spec, workflow)
         args, kwargs, embed = message.body
         request = {
             **message.headers,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
@@ -30,6 +30,7 @@ from status.records import NONE_WANTED, Ending, Grant, PartRef, Wanted
 if TYPE_CHECKING:
     from celery import Celery
 
+    from canvas.engine import Engine
     from canvas.step import Step
 
 Kind = Literal["done", "failed", "retry"]
@@ -49,13 +50,13 @@ class Here:
 
     Attributes:
         token: Of its claim, which is granted.
-        size: Of its join.
+        size: Of its join, whose turn goes on in this process; None: it is a batch's.
         wanted: The part that is run next.
     """
 
     token: str
     grant: Grant
-    size: int
+    size: int | None
     wanted: Wanted
     ending: Ending | None = None
 
@@ -200,6 +201,8 @@ def settle(request: Any, app: Celery) -> Ending | None:
     request.celeriac_attempt = None
     engine = engines.of(app)
     here: Here | None = request.get("celeriac_here")
+    size = here.size if here else None
+    wanted = here.wanted if here else _next_item(engine, request)
     ending = engine.patiently(
         lambda: engine.store.finish(
             done.ref,
@@ -210,9 +213,9 @@ def settle(request: Any, app: Celery) -> Ending | None:
             retry_in_ms=round(delay_s * 1000),
             line=line,
             name=_name(request),
-            with_record=here is None and engine.workflow(request.chord.get("task", "")) is not None,
-            size=here.size if here else None,
-            wanted=here.wanted if here else NONE_WANTED,
+            with_record=size is None and engine.workflow(request.chord.get("task", "")) is not None,
+            size=size,
+            wanted=wanted,
         )
     )
     granted.forget(done.token)
@@ -223,23 +226,41 @@ def write_down(request: Any, app: Celery) -> None:
     """Settle the attempt on `request` and go on; the turn that it may owe is taken by `after_return`."""
     ref: PartRef | None = PartRef.parse(request.id)
     ending = settle(request, app)
-    if ref is not None and ending is not None:
-        owes = engines.of(app).go_on(ref.run_id, ending, request.chord.get("task"))
-        here: Here | None = request.get("celeriac_here")
-        if here is not None:
-            here.ending = ending
-        elif owes:
-            # Not here: the tracer first measures and reports the step itself.
-            request.celeriac_owes = (ref.run_id, ending.record)
+    if ref is None or ending is None:
+        return
+    sent = ending if ending.grant is None else replace(ending, publish=())
+    owes = engines.of(app).go_on(ref.run_id, sent, request.chord.get("task"))
+    here: Here | None = request.get("celeriac_here")
+    if here is not None:
+        here.ending = ending
+    elif owes or ending.grant is not None:
+        # Not now: the tracer first measures and reports the step itself.
+        request.celeriac_owes = (ref.run_id, ending)
 
 
 def after_return(step: Step[Any, Any]) -> None:
-    """Take the turn that the attempt which has just been written down owes its run."""
+    """Run the items of a batch, or take the turn, that the attempt which has just been written down leads to."""
     request: Any = step.request
     owed = getattr(request, "celeriac_owes", None)
-    if owed:
-        request.celeriac_owes = None
-        engines.of(step.app).turn_here(*owed)
+    if not owed:
+        return
+    request.celeriac_owes = None
+    run_id, ending = owed
+    if ending.grant is not None:
+        in_place, wanted = request.celeriac_items
+        ending = in_place.run_items(ending, wanted, request.chord["task"])
+    if ending is not None and ending.code == "decided":
+        engines.of(step.app).turn_here(run_id, ending.record)
+
+
+def _next_item(engine: Engine, request: Any) -> Wanted:
+    """Of a batch's part: the claim on the item that gets its place, if this process may run that too."""
+    in_place = engine.in_place() if request.get("celeriac_batch") else None
+    if in_place is None:
+        return NONE_WANTED
+    wanted = in_place.next_item(cast("Any", engine.app.tasks[request.task]))
+    request.celeriac_items = in_place, wanted
+    return wanted
 
 
 def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,8 @@
 -- ARGV[10] a line about an error, for the events   ARGV[12] the step's name, for the events
 -- ARGV[11] what `decided` gives for the turn: '' nothing, `all` run and journal, or the size of the join: the entry of await
 --          n and the outcomes of its parts, for a turn that is where the journal ended before
--- ARGV[13] '', or a part of the same join that this process runs next, if nobody has begun it
+-- ARGV[13] '', or a part of the same join that this process runs next, if nobody has begun it; `+`: of a batch, the part
+--          that gets the place of this one
 -- ARGV[14] token of that claim    ARGV[15] where    ARGV[16] its time limit, ms or 0    ARGV[17] delay of the retry, ms or -1
 --
 -- Answers {recorded, [], start}: it counts; the run goes on
@@ -15,7 +16,8 @@
 --         {late, [], undo}: the join was decided before; `undo` is owed now, if not empty
 --         {superseded}: a failure of somebody who no longer holds the claim; dropped
 --         {gone}: the run, the join or this life of it is not there
--- Of recorded and retrying, the fourth is {now in ms, deadline in ms or 0} if the next part is granted.
+-- Of recorded and retrying, the fourth is {now in ms, deadline in ms or 0} if the next part is granted; of a batch, it is
+-- the one in `start`, which is then not to be published.
 -- `stop` lists claims (see loose_claims), `start` and `undo` a part to publish (see start_part).
 local n, p, nonce, attempt, token, kind, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local join, np, now = JOINS .. n, ARGV[1] .. '.' .. ARGV[2], now_ms()
@@ -105,6 +107,21 @@ local function grant_next()
   return { claim_part(n, q, nonce, '1', mine, ARGV[15], '0', tonumber(ARGV[16]), ARGV[17], step_name(n, q), now) }
 end
 
+-- The same of a batch: the part that has just entered the window, or had when this was called before.
+local function grant_entered(start)
+  if #start == 0 then
+    for _, q in ipairs(parts_of(n)) do
+      local claim = claim_of(join, q)
+      if claim and claim.token == ARGV[14] then start = start_part(n, q, now) end
+    end
+  elseif start[2] ~= '1' or redis.call('EXISTS', GRACE) == 1 then
+    return start
+  end
+  if #start == 0 then return start end
+  local q, limit_ms = start[1], tonumber(ARGV[16])
+  return start, { claim_part(n, q, nonce, '1', ARGV[14], ARGV[15], '0', limit_ms, ARGV[17], step_name(n, q), now) }
+end
+
 local answer = finish()
 if answer[1] == 'decided' and ARGV[11] == 'all' then
   answer[4], answer[5] = redis.call('HGETALL', RUN), redis.call('HGETALL', JOURNAL)
@@ -118,7 +135,9 @@ elseif answer[1] == 'decided' and ARGV[11] ~= '' then
       answer[5][#answer[5] + 1] = value
     end
   end
-elseif ARGV[13] ~= '' and (answer[1] == 'recorded' or answer[1] == 'retrying') then
+elseif ARGV[13] == '+' and answer[1] == 'recorded' and not redis.call('HGET', join, 'decided') then
+  answer[3], answer[4] = grant_entered(answer[3])
+elseif ARGV[13] ~= '' and ARGV[13] ~= '+' and (answer[1] == 'recorded' or answer[1] == 'retrying') then
   answer[4] = grant_next()
 end
 return answer

@@ -23,6 +23,7 @@ from canvas import (
     current_step,
     fan_out,
     fan_out_fail,
+    process_batch,
     quorum,
     race,
     step,
@@ -346,6 +347,11 @@ def sometimes(what: str, key: str) -> str:
         else:
             raise ConnectionError("failed once")
     return what
+
+
+@workflow(name="flow.batch_of")
+async def batch_of(run: Run, count: int, window: int) -> list[list[Any]]:
+    return await process_batch(whose, range(count), window)
 
 
 @workflow(name="flow.in_a_row")

@@ -18,7 +18,7 @@ from runs import ERROR, UNKNOWN
 from saga import Saga
 from status import operating
 from status.errors import ConfigError, TimedOut
-from status.records import PartRef, Timer
+from status.records import PartRef, Timer, Wanted
 from turns import Turns
 
 #: Of the batch that most tests run, and how many of it at a time.
@@ -108,6 +108,11 @@ class Batches(Turns):
             self.play_one(bad=self.queue[0][1][0] in bad)
         assert self.state == "completed", self.field("error")
         return json.loads(self.field("result") or "")
+
+    @property
+    def window(self) -> set[str]:
+        """The parts that have begun and not ended."""
+        return set(self.redis.smembers(self.store.keys.join(self.id, 0) + ":live"))
 
     def sweep(self) -> None:
         """Take the clock on until the sweep has looked at everything, as if no message were there."""
@@ -220,6 +225,54 @@ def test_a_success_that_is_said_twice_makes_room_once(batch):
     again = batch.store.finish(ref, token="a", kind="done", outcome="v0", began_ms=1)
     assert (again.code, again.publish) == ("recorded", ())
     assert len(batch.queue) == WINDOW
+
+
+def test_whoever_ends_an_item_may_run_the_next_one_itself(batch):
+    batch.started(values, items=20, window=2)
+    mine, other = batch.queue
+    batch.store.begin(mine[0], token="t0", where="w")
+    wanted = Wanted("+", "t2", "w", 0, -1)
+
+    first = batch.store.finish(mine[0], token="t0", kind="done", outcome="v0", began_ms=1, wanted=wanted)
+    again = batch.store.finish(mine[0], token="t0", kind="done", outcome="v0", began_ms=1, wanted=wanted)
+
+    assert first.grant is not None
+    assert [part.ref.p for part in first.publish] == ["2"]
+    assert again.grant is not None, "its reply was lost: it has the claim, and no other"
+    assert [part.ref.p for part in again.publish] == ["2"]
+    assert batch.store.begin(first.publish[0].ref, token="else", where="w").code == "held"
+    assert batch.window == {"1", "2"}
+    batch.queue = [other]
+    ended = batch.store.finish(first.publish[0].ref, token="t2", kind="done", outcome="v4", began_ms=1)
+    batch.engine.go_on(batch.id, ended)
+    assert batch.play() == [2 * n for n in range(20)]
+
+
+def test_the_last_item_grants_no_other(batch):
+    batch.started(values, items=1, window=1)
+    ((ref, _),) = batch.queue
+    batch.store.begin(ref, token="t0", where="w")
+
+    ended = batch.store.finish(
+        ref, token="t0", kind="done", outcome="v0", began_ms=1, wanted=Wanted("+", "t1", "w", 0, -1)
+    )
+
+    assert (ended.code, ended.grant) == ("decided", None)
+
+
+def test_nothing_is_granted_while_a_restart_of_redis_is_met(batch):
+    batch.started(values, items=20, window=2)
+    (ref, _), _ = batch.queue
+    batch.store.begin(ref, token="t0", where="w")
+    batch.redis.set(batch.store.keys.grace(batch.shard), 10**9)
+
+    ended = batch.store.finish(
+        ref, token="t0", kind="done", outcome="v0", began_ms=1, wanted=Wanted("+", "t1", "w", 0, -1)
+    )
+
+    assert ended.grant is None
+    assert [part.ref.p for part in ended.publish] == ["2"]
+    batch.redis.delete(batch.store.keys.grace(batch.shard))
 
 
 @pytest.mark.parametrize("flow", [values, counted])

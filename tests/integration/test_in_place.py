@@ -39,6 +39,17 @@ def test_a_short_step_runs_in_the_process_of_its_turn(flow, workers, redis_clien
     assert pushes(redis_client) - pushed < 8
 
 
+def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_client):
+    workers(pool="threads", concurrency=4)
+    pushed = pushes(redis_client)
+
+    rows = flow.batch_of.submit(200, 4, run_id="r").result(timeout_s=60)
+
+    assert [row[0] for row in rows] == list(range(200))
+    assert {row[4] for row in rows} == {1}
+    assert pushes(redis_client) - pushed < 100
+
+
 def pushes(redis_client: Any) -> int:
     """How many writes of messages there were."""
     return int(redis_client.info("commandstats")["cmdstat_lpush"]["calls"])

@@ -6,7 +6,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from celery.app.task import Context
-from pydantic_core import from_json
 
 from canvas import granted
 from canvas.in_place import InPlace, Place
@@ -31,9 +30,9 @@ class SimInPlace(InPlace):
     def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
         return self._world.random.choice([0.0005, 0.0005, 0.003, None])
 
-    def _run(self, ref: PartRef, part: NewPart, workflow: str, here: Here) -> None:
+    def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         world, child = self._world, self._world.current
-        message = self.engine.publisher.step(ref, from_json(part.spec), workflow)
+        message = self.engine.publisher.step(ref, spec, workflow)
         args, kwargs, embed = message.body
         task = world.app.tasks[message.headers["task"]]
         sent = Sent(message.queue, message.headers, message.body, world.now_ms)
