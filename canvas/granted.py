@@ -23,8 +23,9 @@ TOKEN_SIZE = 32
 #: Pool processes that are told apart; those of a larger pool say nothing anew, and run nothing in place.
 SLOTS = 1024
 
-#: Of a slot: the token, and what else is said of a step in place.
+#: Of a slot: the token, and what else is said of a step in place: a process id, the message's id, the step's name.
 SLOT_SIZE = 512
+LONGEST_NAME = 200
 
 # Made before the pool forks, so that parent and children share it: a place for each, as each runs one step at a time.
 _board = mmap.mmap(-1, SLOT_SIZE * SLOTS)
@@ -64,6 +65,12 @@ def forget(token: str) -> None:
 def runs(token: str) -> bool:
     """Whether a step of this worker was granted this claim, and has not ended."""
     return token in _here or _board.find(token.encode(), 0) >= 0
+
+
+def has_room(step: str) -> bool:
+    """Whether this process may say that it runs this step in place."""
+    slot = _slot()
+    return slot is None or (slot < SLOTS and len(step.encode()) <= LONGEST_NAME)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pydantic_core import from_json
 
 from canvas import granted
 from canvas.perform import Here, limits, took_s
+from canvas.publisher import tell_publishing
 from canvas.telling import Teller, is_watched
 from status.records import NONE_WANTED, Ending, NewPart, Opening, PartRef, RunRecord, Wanted
 from status.settings import Settings
@@ -111,7 +112,7 @@ class InPlace:
         """How long a part is likely to take; None if it is not run here."""
         step: Step[Any, Any] = call.definition
         # A process that may be killed serves one step alone; an undo has retries of its own.
-        if part.delay_ms or step.interruptible or call.plan.retry is not None:
+        if part.delay_ms or step.interruptible or call.plan.retry is not None or not granted.has_room(step.name):
             return None
         return 0.0 if step.local else self.likely_s(step, part)
 
@@ -138,22 +139,23 @@ class InPlace:
             What the decision added to the journal, or nothing; and the parts that are still to be sent.
         """
         grant, wanted, rest = opening.grant, chosen.wanted, list(chosen.parts)
-        while rest and grant is not None:
+        while grant is not None:
             ref = PartRef(record.run_id, asks.n, str(rest.pop(0)), opening.nonce, 1)
             then = self._wanted(asks, rest[0]) if rest else NONE_WANTED
             here = Here(wanted.token, grant, asks.recipe.size, then)
             # Read anew: the step may change its arguments, and the workflow may have them still.
             self._run(ref, from_json(asks.parts[int(ref.p)].spec), record.workflow, here)
-            if here.ending is None:  # not recorded: the claim ends by itself
-                break
-            if here.ending.code == "decided":
+            if here.ending is not None and here.ending.code == "decided":
                 return here.ending.entries, ()
+            if here.ending is None or here.ending.code not in ("recorded", "retrying"):
+                return {}, ()  # somebody else has decided, or Redis is away: what is left is due
             grant, wanted = here.ending.grant, then
         return {}, rest
 
     def next_item(self, step: Step[Any, Any]) -> Wanted:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
         bounded = step.interruptible or step.time_limit or step.soft_time_limit or step.rate_limit
+        bounded = bounded or not granted.has_room(step.name)
         left_s = self._until_s - monotonic()
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
@@ -175,6 +177,7 @@ class InPlace:
     def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         """What a pool process does with a message, without the message."""
         message = self.engine.publisher.step(ref, spec, workflow)
+        tell_publishing(message)
         args, kwargs, embed = message.body
         request = {
             **message.headers,
