@@ -1,4 +1,12 @@
-"""`python -m bench`: the 14-step order in stock Celery and on celeriac, in pairs in turn, medians.
+"""`python -m bench`: stock Celery and celeriac at the same work, in turn, in the same run; medians.
+
+\b
+w1  orders of 14 steps: orders/s, latency, CPU
+w2  fan-out and fan-in of 100, 1,000 and 10,000 no-ops
+w3  a batch of 2,000 steps of 10 ms, 50 at once; 10,000 no-op items beside raw tasks
+w4  a race of 50 ms and 5 s, and when the loser's slot is free again
+w5  an order that fails late, and what undoing it costs
+w6  a worker is killed in the middle of 200 orders
 
 Exit codes: 0 measured, 1 something did not start or finish, 2 wrong options, 130 stopped by Ctrl-C.
 """
@@ -6,141 +14,124 @@ Exit codes: 0 measured, 1 something did not start or finish, 2 wrong options, 13
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import signal
 import sys
-import tempfile
-from importlib.metadata import version
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import redis
 from rich.console import Console
-from rich.table import Table
 
-from bench.measure import Plan, Turn, measure, medians, on_stage
+from bench import report
+from bench.w1_orders import Orders
+from bench.workload import Choice, Workload, chosen_parts, measure
 from status.errors import OrchestrationError
 
-LATEST = Path(__file__).parent / "results" / "latest.json"
-QUICK = {"pairs": 3, "orders": 60, "singles": 15, "warm_up": 10, "wait_s": 60.0}
-FULL = {"pairs": 5, "orders": 300, "singles": 50, "warm_up": 40, "wait_s": 180.0}
-#: The order in stock canvas, on celeriac, and on celeriac as a saga.
-SIDES = ("stock", "ours", "ours_saga")
-TITLES = {"stock": "stock", "ours": "ours", "ours_saga": "as a saga"}
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (Orders(),)}
+#: What a quick run measures, unless it is told.
+QUICKLY = ("w1",)
+SIDES = sorted({part.name for workload in WORKLOADS.values() for part in workload.parts})
+AMOUNTS = sorted({name for workload in WORKLOADS.values() for name in workload.sizes.full.amounts})
 #: What is told in one line; ChildFailed and Unfinished are RuntimeErrors.
 FAILURES = (RuntimeError, ImportError, redis.RedisError, OrchestrationError)
-#: Each row of the table: the figure, what it is, and whether more is better.
-ROWS = [
-    ("orders_per_s", "orders/s, all at once", True),
-    ("p50_ms", "p50 of one order on an idle system, ms", False),
-    ("cpu_s_per_100", "CPU s for 100 orders, workers and client", False),
-    ("valkey_cpu_s_per_100", "CPU s for 100 orders, Valkey", False),
-    ("redis_commands_per_order", "Redis commands an order, in scripts too", False),
-    ("redis_reads_per_order", "Redis reads an order (round trips)", False),
-]
 
 
 def main() -> int:
-    options = _options()
-    plan = _plan(options)
+    parser = _parser()
+    options = parser.parse_args()
+    choice = _choice(options)
+    only = options.only or (QUICKLY if choice.size == "quick" else tuple(WORKLOADS))
+    workloads = [WORKLOADS[name] for name in only]
+    for workload in workloads:
+        if not chosen_parts(workload, choice):
+            parser.error(f"--sides {','.join(choice.sides or ())}: {workload.name} has none of them")
     # A SIGTERM ends the processes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
     try:
-        results = run(plan, console)
+        results = run(workloads, choice, Console())
     except FAILURES as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: stopped", file=sys.stderr)
         return 130
-    console.print(table(results["w1"]))
-    out = options.out or (LATEST if plan.sides == SIDES else None)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(results, indent=2) + "\n")
-        print(f"written to {os.path.relpath(out)}")
+    _keep(results, options.out or (report.LATEST if choice == Choice(size=choice.size) else None))
     return 0
 
 
-def run(plan: Plan, console: Console) -> dict[str, Any]:
+def run(workloads: list[Workload], choice: Choice, console: Console) -> dict[str, Any]:
     """Measure, and give what goes into the file.
 
     Raises:
-        ChildFailed: Valkey or the worker did not start, or died.
-        Unfinished: Orders were not completed in time.
+        ChildFailed: Valkey or a worker did not start, or died.
+        Unfinished: Some work was not done in time.
     """
-    turns: dict[str, list[Turn]] = {side: [] for side in plan.sides}
-    with tempfile.TemporaryDirectory(prefix="celeriac-bench-") as folder, on_stage(plan, Path(folder)) as stage:
-        for side, turn in measure(stage, plan):
-            turns[side].append(turn)
-            number = f"{len(turns[side])}/{plan.pairs}"
-            console.print(f"{side:>9} {number}: {turn.orders_per_s:6.1f} orders/s, p50 {turn.p50_ms:6.1f} ms")
-        machine = machine_facts(plan, stage.valkey_version())
-    w1: dict[str, Any] = {side: medians(theirs) for side, theirs in turns.items()}
-    if plan.sides == SIDES:
-        stock, ours, saga = (w1[side] for side in SIDES)
-        w1["ratio"] = round(ours["orders_per_s"] / stock["orders_per_s"], 3)
-        w1["latency_ratio"] = round(ours["p50_ms"] / stock["p50_ms"], 3)
-        w1["saga_ratio"] = round(saga["orders_per_s"] / stock["orders_per_s"], 3)
-    return {"w1": w1, "machine": machine}
+    results: dict[str, Any] = {}
+    for workload in workloads:
+        found = measure(workload, choice, lambda line: console.print(line, highlight=False))
+        results["machine"] = report.machine(found.pop("valkey"))
+        results[workload.name] = report.older_names(found) if workload.name == "w1" else found
+        console.print(report.table(workload, found))
+    return results
 
 
-def machine_facts(plan: Plan, valkey_version: str) -> dict[str, Any]:
-    packages = ["celery", "kombu", "redis", "hiredis"]
-    return {
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        "valkey": valkey_version,
-        **{name: version(name) for name in packages},
-        "pool": f"{plan.pool} -c {plan.concurrency}",
-        "pairs": plan.pairs,
-        "orders_per_turn": plan.orders,
-    }
+def _keep(results: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        return
+    report.write(out, results)
+    print(f"written to {os.path.relpath(out)}")
 
 
-def table(w1: dict[str, Any]) -> Table:
-    sides = [side for side in SIDES if side in w1]
-    shown = Table("14-step order, medians", title="stock Celery canvas and celeriac, same workers")
-    for side in sides:
-        shown.add_column(TITLES[side], justify="right")
-    others = sides[1:] if len(sides) == len(SIDES) else []
-    for side in others:
-        shown.add_column(f"{TITLES[side]} to stock", justify="right")
-    for figure, title, more_is_better in ROWS:
-        values = [w1[side][figure] for side in sides]
-        ratios = [_ratio(values[0], w1[side][figure], more_is_better=more_is_better) for side in others]
-        shown.add_row(title, *(f"{value:.1f}" for value in values), *ratios)
-    return shown
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=textwrap.dedent(__doc__ or "").replace("\b\n", ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", type=_names(WORKLOADS), metavar="W1,W2", help="these workloads; default all")
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="w1 in under a minute")
+    parser.add_argument(
+        "--size",
+        choices=["full", "quick", "tiny"],
+        default="full",
+        help="how much is done: full takes some minutes; tiny only shows that it works",
+    )
+    parser.add_argument(
+        "--sides", type=_names(SIDES), metavar="A,B", help=f"these of {', '.join(SIDES)}; no file unless --out"
+    )
+    parser.add_argument("--pool", choices=["prefork", "solo", "threads"], help="where the workload lets it be chosen")
+    parser.add_argument("--concurrency", type=_count, help="of each worker, where it can be chosen")
+    parser.add_argument("--pairs", type=_count, help="how often each side has its turn")
+    for name in AMOUNTS:
+        users = ", ".join(w.name for w in WORKLOADS.values() if name in w.sizes.full.amounts)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=_count, help=f"of {users}; default as --size says")
+    parser.add_argument("--out", type=Path, help="default bench/results/latest.json, if nothing but --size is chosen")
+    return parser
 
 
-def _ratio(stock: float, ours: float, *, more_is_better: bool) -> str:
-    if stock == 0:
-        return "-"
-    better = ours >= stock if more_is_better else ours <= stock
-    return f"[{'green' if better else 'red'}]{ours / stock:.2f}[/]"
+def _choice(options: argparse.Namespace) -> Choice:
+    amounts = {name: value for name in AMOUNTS if (value := getattr(options, name))}
+    return Choice(
+        size=options.size,
+        sides=options.sides,
+        pool=options.pool,
+        concurrency=options.concurrency,
+        pairs=options.pairs,
+        amounts=amounts or None,
+    )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under a minute; the full run takes a few")
-    parser.add_argument("--only", choices=SIDES, help="one side; no file unless --out is given")
-    parser.add_argument("--pool", default="prefork", choices=["prefork", "solo", "threads"])
-    parser.add_argument("--concurrency", type=_count, default=2, help="of the worker; default 2")
-    parser.add_argument("--pairs", type=_count)
-    parser.add_argument("--orders", type=_count, help="submitted at once, in each turn")
-    parser.add_argument("--out", type=Path, help="default bench/results/latest.json")
-    return parser.parse_args()
+def _names(known: Any) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(known)}")
+        return names
 
-
-def _plan(options: argparse.Namespace) -> Plan:
-    amounts: dict[str, Any] = dict(QUICK if options.quick else FULL)
-    amounts |= {key: value for key in ("pairs", "orders") if (value := getattr(options, key))}
-    sides = (options.only,) if options.only else SIDES
-    return Plan(sides=sides, pool=options.pool, concurrency=options.concurrency, **amounts)
+    return parse
 
 
 def _count(text: str) -> int:

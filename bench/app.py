@@ -1,6 +1,6 @@
-"""The one Celery app whose worker processes serve both sides; `REDIS_URL` says where.
+"""The Celery app of a crew; whether celeriac is in it follows from the sides that it serves.
 
-`BENCH_SIDES=stock` leaves celeriac out, to measure stock Celery alone.
+An app that serves `stock` alone is stock Celery, its own Redis transport included.
 """
 
 from __future__ import annotations
@@ -27,14 +27,21 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def make_app(redis_url: str, sides: list[str]) -> Celery:
+def make_app(
+    redis_url: str, sides: list[str], module: str = "order", visibility_timeout_s: int | None = None
+) -> Celery:
+    """The app that has the tasks of `bench/<side>/<module>.py` for each side."""
     app = Celery("bench", broker=redis_url, backend=redis_url)
     app.conf.update(SETTINGS)
+    if visibility_timeout_s is not None:
+        app.conf.broker_transport_options = SETTINGS["broker_transport_options"] | {
+            "visibility_timeout": visibility_timeout_s
+        }
     if any(side.startswith("ours") for side in sides):
         import_module("canvas").install(app, redis_url=redis_url)
     app.set_default()
     for side in sides:
-        import_module(f"bench.{side}.order")
+        import_module(f"bench.{side}.{module}")
     return app
 
 

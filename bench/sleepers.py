@@ -23,7 +23,7 @@ from uuid import uuid4
 import redis
 
 from bench.children import ChildFailed, Valkey, Worker
-from bench.measure import ROOT, tree_cpu_s
+from bench.stage import ROOT, tree_cpu_s
 
 OUT = Path(__file__).parent / "results" / "sleepers.json"
 

@@ -6,4 +6,9 @@ import os
 
 from bench.app import make_app
 
-app = make_app(os.environ["REDIS_URL"], os.environ["BENCH_SIDES"].split(","))
+app = make_app(
+    os.environ["REDIS_URL"],
+    os.environ["BENCH_SIDES"].split(","),
+    os.environ["BENCH_MODULE"],
+    int(os.environ["BENCH_VISIBILITY_TIMEOUT_S"]),
+)

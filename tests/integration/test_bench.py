@@ -1,4 +1,4 @@
-"""The bench measures: a turn of a few orders, end to end."""
+"""The bench measures: each workload once, as small as it gets, end to end."""
 
 from __future__ import annotations
 
@@ -6,30 +6,58 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FIGURES = {"orders_per_s", "p50_ms", "cpu_s_per_100", "redis_commands_per_order"}
 
 
-def test_stock_orders_are_measured(tmp_path):
-    out = tmp_path / "results.json"
-    command = [sys.executable, "-m", "bench", "--quick", "--only", "stock", "--pairs", "1", "--orders", "5"]
+def bench(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
-    said = subprocess.run(
-        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
-    )
+
+def measured(out: Path, *options: str) -> dict[str, Any]:
+    said = bench("--size", "tiny", *options, "--out", str(out))
 
     assert said.returncode == 0, said.stderr
     assert said.stderr == ""
-    measured = json.loads(out.read_text())
-    assert set(measured["w1"]["stock"]) >= FIGURES
-    assert all(measured["w1"]["stock"][figure] > 0 for figure in FIGURES)
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
 
 
-def test_wrong_amounts_are_refused():
-    command = [sys.executable, "-m", "bench", "--orders", "0"]
+def test_orders_are_measured_beside_stock_in_the_same_workers_and_alone(tmp_path):
+    w1 = measured(tmp_path / "out.json", "--only", "w1")["w1"]
 
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert {"stock", "ours", "ours_saga", "stock_alone", "ratio", "latency_ratio", "saga_ratio", "alone_ratio"} < set(
+        w1
+    )
+    assert all(value > 0 for value in w1["ours"].values())
+    assert set(w1["ours"]) == set(w1["stock"]) == set(w1["stock_alone"])
+    assert w1["ratio"] == round(w1["ours"]["orders_per_s"] / w1["stock"]["orders_per_s"], 3)
+
+
+def test_one_side_alone_is_measured_and_other_workloads_stay_in_the_file(tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text('{"w9": {"ratio": 1}}')
+
+    found = measured(out, "--only", "w1", "--sides", "stock_alone")
+
+    assert found["w9"] == {"ratio": 1}
+    assert found["w1"]["measured"]["by_turn"] == {"stock_alone": [found["w1"]["stock_alone"]["orders_per_s"]]}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--orders", "0"], "must be from 1 to 100000, got 0"),
+        (["--only", "w1,w8"], "w8: there are w1"),
+        (["--sides", "theirs"], "theirs: there are ours"),
+    ],
+)
+def test_wrong_options_are_refused(options, complaint):
+    said = bench(*options)
 
     assert said.returncode == 2
-    assert "must be from 1 to 100000, got 0" in said.stderr
+    assert complaint in said.stderr
