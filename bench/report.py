@@ -76,7 +76,5 @@ def text(figure: Figure, value: float | None) -> str:
 
 
 def _coloured(figure: Figure, ratio: float) -> str:
-    if figure.better == "is":
-        return f"{ratio:.2f}×"
     better = ratio >= 1 if figure.better == "more" else ratio <= 1
     return f"[{'green' if better else 'red'}]{ratio:.2f}×[/]"

@@ -133,10 +133,11 @@ class Stage:
             # Let results that nobody read die in peace: at the interpreter's end each would unsubscribe.
             app.backend.result_consumer.subscribed_to.clear()
 
-    def side(self, package: str) -> Any:
-        """The client's half of one side."""
+    def side(self, package: str, way: str = "") -> Any:
+        """The client's half of one side; `way`: where there are several to do it."""
         self.app.set_current()
-        return import_module(f"bench.{package}.{self.crew.module}").Side(self.valkey.url)
+        made = import_module(f"bench.{package}.{self.crew.module}").Side
+        return made(self.valkey.url, way) if way else made(self.valkey.url)
 
     def usage(self) -> Usage:
         stats = self.redis.info("stats")

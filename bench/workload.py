@@ -62,6 +62,7 @@ class Part:
     package: str
     crew: Crew
     title: str
+    way: str = ""  #: for a package that has several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def measure(workload: Workload, choice: Choice, say: Callable[[str], None]) -> d
         tempfile.TemporaryDirectory(prefix="celeriac-bench-") as folder,
         on_stage(_crews(parts), Path(folder)) as stages,
     ):
-        sides = {part.name: stages[part.crew.name].side(part.package) for part in parts}
+        sides = {part.name: stages[part.crew.name].side(part.package, part.way) for part in parts}
         for part in parts:
             workload.warm_up(_in_front(stages, part), sides[part.name], size)
         for pair in range(size.pairs):
@@ -193,7 +194,7 @@ def _crews(parts: Iterable[Part]) -> list[Crew]:
 def _briefly(workload: Workload, turn: Seen) -> str:
     shown = [figure for figure in workload.figures if (figure.source or figure.name) in turn][:3]
     values = ((figure, figure.fold([turn[figure.source or figure.name]])) for figure in shown)
-    return ", ".join(f"{figure.title} {value:.{figure.digits}f}" for figure, value in values)
+    return ", ".join(f"{figure.name} {value:.{figure.digits}f}" for figure, value in values)
 
 
 def result(workload: Workload, parts: Sequence[Part], size: Size, seen: Mapping[str, list[Seen]]) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def result(workload: Workload, parts: Sequence[Part], size: Size, seen: Mapping[
     found: dict[str, Any] = dict(sides)
     stock = sides.get("stock")
     if stock is not None:
-        ratios = {name: _ratios(stock, side) for name, side in sides.items() if name != "stock"}
+        ratios = {name: _ratios(workload, stock, side) for name, side in sides.items() if name != "stock"}
         lead = workload.figures[0].name
         if lead in ratios.get("ours", {}):
             found["ratio"] = ratios["ours"][lead]
@@ -230,5 +231,6 @@ def _folded(workload: Workload, turns: Sequence[Seen]) -> dict[str, float]:
     }
 
 
-def _ratios(stock: Mapping[str, float], side: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value / stock[name], 3) for name, value in side.items() if stock.get(name)}
+def _ratios(workload: Workload, stock: Mapping[str, float], side: Mapping[str, float]) -> dict[str, float]:
+    names = [figure.name for figure in workload.figures if figure.better != "is"]
+    return {name: round(side[name] / stock[name], 3) for name in names if name in side and stock.get(name)}
