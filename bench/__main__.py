@@ -29,10 +29,14 @@ from bench.w1_orders import Orders
 from bench.w2_fan import Fan
 from bench.w3_batch import Batch
 from bench.w4_race import Race
+from bench.w5_undo import Undo
+from bench.w6_crash import Crash
 from bench.workload import Choice, Workload, chosen_parts, measure
 from status.errors import OrchestrationError
 
-WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (Orders(), Fan(), Batch(), Race())}
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload for workload in (Orders(), Fan(), Batch(), Race(), Undo(), Crash())
+}
 #: What a quick run measures, unless it is told.
 QUICKLY = ("w1",)
 SIDES = sorted({part.name for workload in WORKLOADS.values() for part in workload.parts})

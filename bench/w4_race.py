@@ -8,7 +8,7 @@ from typing import Any
 from bench.meeting import met
 from bench.stage import Crew, Stage
 from bench.stock.answers import connect
-from bench.workload import Figure, Part, Seen, Size, Sizes, Workload, most
+from bench.workload import Figure, Part, Seen, Size, Sizes, Workload, most, total
 
 SHARED = Crew(name="shared", module="race")
 
@@ -33,7 +33,7 @@ class Race(Workload):
         Figure("max_ms", "answer, at worst, ms", source="answer_ms", fold=most),
         Figure("slot_p50_ms", "loser's slot free after the answer, p50 ms", source="slot_ms"),
         Figure("slot_max_ms", "loser's slot free, at worst, ms", source="slot_ms", fold=most),
-        Figure("wrong", "races that the slow one won", "is", digits=0, fold=lambda turns: sum(sum(t) for t in turns)),
+        Figure("wrong", "races that the slow one won", "is", digits=0, fold=total),
     )
     sizes = Sizes(
         full=Size(pairs=3, wait_s=60, amounts={"races": 20, "slots": 8, "slow_ms": 5000, "fast_ms": 50}),

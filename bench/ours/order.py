@@ -6,10 +6,12 @@ its errback would do stands in the `except`. Phases and every rule of durability
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.orders import Json, order_of
 from canvas import Run, RunHandle, StepFailed, TerminalError, Workflow, fan_out, fan_out_fail, step, workflow
+from status import State, here
 
 
 @step(name="ours.check_inventory")
@@ -151,3 +153,11 @@ class Side:
         except TimeoutError:
             return False
         return True
+
+    def completed(self, order_ids: Sequence[str]) -> int:
+        """How many of these orders are completed by now."""
+        reader = here.reader()
+        pipe = reader.redis.pipeline(transaction=False)
+        for order_id in order_ids:
+            pipe.hget(reader.keys.run(order_id), "state")
+        return pipe.execute().count(State.COMPLETED)
