@@ -24,19 +24,11 @@ from typing import Any
 import redis
 from rich.console import Console
 
-from bench import report
-from bench.w1_orders import Orders
-from bench.w2_fan import Fan
-from bench.w3_batch import Batch
-from bench.w4_race import Race
-from bench.w5_undo import Undo
-from bench.w6_crash import Crash
+from bench import page, plot, profiling, report
 from bench.workload import Choice, Workload, chosen_parts, measure
+from bench.workloads import WORKLOADS
 from status.errors import OrchestrationError
 
-WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (Orders(), Fan(), Batch(), Race(), Undo(), Crash())
-}
 #: What a quick run measures, unless it is told.
 QUICKLY = ("w1",)
 SIDES = sorted({part.name for workload in WORKLOADS.values() for part in workload.parts})
@@ -56,9 +48,14 @@ def main() -> int:
     for workload in workloads:
         if not chosen_parts(workload, choice):
             parser.error(f"--sides {','.join(choice.sides or ())}: {workload.name} has none of them")
+    if options.profile and (why_not := profiling.refuse(choice)):
+        parser.error(why_not)
     # A SIGTERM ends the processes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.profile:
+            profiling.profile(WORKLOADS["w1"], choice, Console())
+            return 0
         results = run(workloads, choice, Console())
     except FAILURES as failed:
         print(f"bench: {failed}", file=sys.stderr)
@@ -89,8 +86,12 @@ def run(workloads: list[Workload], choice: Choice, console: Console) -> dict[str
 def _keep(results: dict[str, Any], out: Path | None) -> None:
     if out is None:
         return
-    report.write(out, results)
-    print(f"written to {os.path.relpath(out)}")
+    merged = report.write(out, results)
+    picture = out.with_suffix(".png")
+    plot.overview(merged, list(WORKLOADS.values()), picture)
+    if out == report.LATEST:
+        page.update()
+    print(f"written to {os.path.relpath(out)} and {os.path.relpath(picture)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", type=_names(WORKLOADS), metavar="W1,W2", help="these workloads; default all")
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="w1 in under a minute")
+    parser.add_argument(
+        "--quick", action="store_const", const="quick", dest="size", default="full", help="w1 in under a minute"
+    )
     parser.add_argument(
         "--size",
         choices=["full", "quick", "tiny"],
@@ -116,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in AMOUNTS:
         users = ", ".join(w.name for w in WORKLOADS.values() if name in w.sizes.full.amounts)
         parser.add_argument(f"--{name.replace('_', '-')}", type=_count, help=f"of {users}; default as --size says")
+    parser.add_argument(
+        "--profile", action="store_true", help="no figures: where the CPU time of w1's steps goes; with --sides, ours"
+    )
     parser.add_argument("--out", type=Path, help="default bench/results/latest.json, if nothing but --size is chosen")
     return parser
 

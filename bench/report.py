@@ -41,12 +41,13 @@ def older_names(w1: dict[str, Any]) -> dict[str, Any]:
     return w1
 
 
-def write(path: Path, results: Mapping[str, Any]) -> None:
-    """Put results into a file; other workloads that it has stay as they are."""
+def write(path: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+    """Put results into a file; other workloads that it has stay as they are. Gives all that is in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text()) if path.exists() else {}
-    merged = before | dict(results)
+    merged: dict[str, Any] = before | dict(results)
     path.write_text(json.dumps({name: merged[name] for name in sorted(merged, key=_order)}, indent=2) + "\n")
+    return merged
 
 
 def _order(name: str) -> tuple[bool, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from bench import sampling
 from bench.app import make_app
 
 app = make_app(
@@ -12,3 +14,6 @@ app = make_app(
     os.environ["BENCH_MODULE"],
     int(os.environ["BENCH_VISIBILITY_TIMEOUT_S"]),
 )
+
+if folder := os.environ.get("BENCH_PROFILE"):
+    sampling.install(Path(folder))
