@@ -49,8 +49,8 @@ simulate: .venv/.stamp  ## play the simulation: SEED=7 and its trace, or COUNT=1
 up: .venv/.stamp  ## Valkey, workers and (if installed) Flower under one supervisor, until Ctrl-C
 	@$(BIN)/celery -A tasks up
 
-bench: .venv/.stamp  ## orders a second and latency beside stock Celery (QUICK=1: under a minute)
-	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+bench: .venv/.stamp  ## speed beside stock Celery (QUICK=1: under a minute; ONLY=w3; PROFILE=1; GROWTH=1)
+	@$(BIN)/python -m $(if $(GROWTH),bench.growth,bench) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(PROFILE),--profile)
 
 chaos: .venv/.stamp  ## 200 orders while everything is killed, five seeds, beside stock Celery (SEED=3: that one alone)
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED))

@@ -88,9 +88,10 @@ def _keep(results: dict[str, Any], out: Path | None) -> None:
         return
     merged = report.write(out, results)
     picture = out.with_suffix(".png")
-    plot.overview(merged, list(WORKLOADS.values()), picture)
     if out == report.LATEST:
         page.update()
+    else:
+        plot.overview(merged, list(WORKLOADS.values()), picture)
     print(f"written to {os.path.relpath(out)} and {os.path.relpath(picture)}")
 
 

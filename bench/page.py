@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import plot
 from bench.report import LATEST, RESULTS, text
 from bench.stage import ROOT
 from bench.workload import Workload
@@ -31,6 +32,9 @@ def render(page: str, results: Mapping[str, Any], growth: Mapping[str, Any]) -> 
     blocks: dict[str, Callable[[], str]] = {
         "machine": lambda: _machine(results),
         "short": lambda: _workload(results, WORKLOADS["w1"], SHORT_SIDES, SHORT_FIGURES),
+        "picture": lambda: (
+            _picture("Each workload's first figure, stock and celeriac", "latest") if results else _MISSING
+        ),
         "growth": lambda: _growth(growth),
         **{name: lambda name=name: _workload(results, WORKLOADS[name]) for name in WORKLOADS},  # type: ignore[misc]
     }
@@ -43,10 +47,14 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def update() -> None:
-    """Write the blocks of all pages anew."""
+    """Write the blocks of all pages, and the pictures, anew."""
     results, growth = load(LATEST), load(GROWTH)
     for page in PAGES:
         page.write_text(render(page.read_text(), results, growth))
+    if results:
+        plot.overview(results, list(WORKLOADS.values()), LATEST.with_suffix(".png"))
+    if growth:
+        plot.growth(growth, GROWTH.with_suffix(".png"))
 
 
 def _machine(results: Mapping[str, Any]) -> str:
@@ -98,7 +106,12 @@ def _growth(found: Mapping[str, Any]) -> str:
         workers.append([number, f"{row['orders_per_s']:.1f}", f"{row['cpu_s_per_100']:.2f}", busy])
     sizes = [["a run that", "bytes of Redis"], ["---", "---:"]]
     sizes += [[kind, f"{value:,.0f}"] for kind, value in found["bytes_per_run"].items()]
-    return "\n" + "\n".join(map(_table, (rows, workers, sizes)))
+    shown = _picture("Orders a second by runs in Redis and by workers; what a run weighs", "growth")
+    return "\n".join(("", *map(_table, (rows, workers, sizes)), shown))
+
+
+def _picture(what: str, name: str) -> str:
+    return f"![{what}](../bench/results/{name}.png)\n"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

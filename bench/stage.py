@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from celery import Celery
 
 from bench.app import make_app
 from bench.children import ChildFailed, Valkey, Worker
+from status import here
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +42,7 @@ class Crew:
     concurrency: int = 2
     workers: int = 1
     visibility_timeout_s: int = 600
+    held: str = ""  #: tasks, as a pattern, that go to a queue that nobody serves
 
     @property
     def text(self) -> str:
@@ -88,6 +90,7 @@ class Stage:
             "CELERIAC_DATA_DIR": str(folder),
             "BENCH_SIDES": ",".join(crew.packages),
             "BENCH_MODULE": crew.module,
+            "BENCH_HELD": crew.held,
             "BENCH_VISIBILITY_TIMEOUT_S": str(crew.visibility_timeout_s),
             "PYTHONPATH": str(ROOT),
         }
@@ -133,9 +136,14 @@ class Stage:
             # Let results that nobody read die in peace: at the interpreter's end each would unsubscribe.
             app.backend.result_consumer.subscribed_to.clear()
 
+    def to_front(self) -> None:
+        """Let this stage be the one that this process submits to."""
+        self.app.set_current()
+        here.use(self.valkey.url)
+
     def side(self, package: str, way: str = "") -> Any:
         """The client's half of one side; `way`: where there are several to do it."""
-        self.app.set_current()
+        self.to_front()
         made = import_module(f"bench.{package}.{self.crew.module}").Side
         return made(self.valkey.url, way) if way else made(self.valkey.url)
 
@@ -196,14 +204,18 @@ class Stage:
 
 
 @contextmanager
-def on_stage(crews: Sequence[Crew], folder: Path) -> Iterator[dict[str, Stage]]:
-    """The stages of some crews by the crew's name, ended when the block is left, however it is left."""
+def on_stage(crews: Sequence[Crew], folder: Path, packages: tuple[str, ...] = ()) -> Iterator[dict[str, Stage]]:
+    """The stages of some crews by the crew's name, ended when the block is left, however it is left.
+
+    Args:
+        packages: Of crews that have none yet.
+    """
     with ExitStack() as ending:
         stages = {}
         for crew in crews:
             own = folder / crew.name
             own.mkdir()
-            stage = stages[crew.name] = Stage(crew, own)
+            stage = stages[crew.name] = Stage(replace(crew, packages=crew.packages or packages), own)
             ending.callback(stage.end)
             stage.start()
         yield stages

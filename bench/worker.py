@@ -15,5 +15,8 @@ app = make_app(
     int(os.environ["BENCH_VISIBILITY_TIMEOUT_S"]),
 )
 
+if held := os.environ.get("BENCH_HELD"):
+    app.conf.task_routes = {held: {"queue": "held"}}
+
 if folder := os.environ.get("BENCH_PROFILE"):
     sampling.install(Path(folder))

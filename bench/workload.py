@@ -175,9 +175,9 @@ def measure(workload: Workload, choice: Choice, say: Callable[[str], None]) -> d
 
 
 def _in_front(stages: Mapping[str, Stage], part: Part) -> Stage:
-    """A side's stage, whose app is now the one that this process submits with."""
+    """A side's stage, which is now the one that this process submits to."""
     stage = stages[part.crew.name]
-    stage.app.set_current()
+    stage.to_front()
     return stage
 
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+
+from bench import copies
+from leaks import keys_without_end
+from runs import Runs, part
+from status.reading import Reader
 
 ROOT = Path(__file__).parent.parent.parent
 #: Seconds for one command: nothing but starting workers, which a busy machine may take its time for.
@@ -16,8 +23,8 @@ WAIT_S = 280
 pytestmark = pytest.mark.timeout(WAIT_S + 20)
 
 
-def bench(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench", *options]
+def bench(*options: str, module: str = "bench") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False)
 
 
@@ -64,6 +71,47 @@ def test_no_order_is_lost_with_a_killed_worker_and_other_workloads_stay_in_the_f
     assert found["w6"]["ours"]["lost"] == 0
     assert 0 < found["w6"]["ours"]["open_at_kill"] < found["w6"]["measured"]["orders"]
     assert found["w9"] == {"ratio": 1}
+
+
+def test_where_the_time_goes_is_told(tmp_path):
+    said = bench("--profile", "--size", "tiny", "--orders", "20")
+
+    assert said.returncode == 0, said.stderr
+    assert "its pool processes" in said.stdout
+    assert "canvas/turn.py:take_turn" in said.stdout
+
+
+def test_growth_is_measured(tmp_path):
+    out = tmp_path / "growth.json"
+    few = "--runs 5,60 --workers 1 --orders 3 --singles 2 --turns 1 --weighed 5"
+
+    said = bench(*few.split(), "--out", str(out), module="bench.growth")
+
+    assert said.returncode == 0, said.stderr
+    found = json.loads(out.read_text())
+    assert set(found["by_runs"]) == {"5", "60"}
+    assert found["ratio_runs"] > 0
+    assert found["by_workers"]["1"]["orders_per_s"] > 0
+    finished, running, sleeping = found["bytes_per_run"].values()
+    assert 500 < sleeping < min(finished, running)
+    assert out.with_suffix(".png").stat().st_size > 5000
+
+
+def test_a_copied_run_is_what_its_original_is(redis_client, redis_url):
+    original = Runs(redis_client).started(part())
+    original.begin()
+    original.done()
+    original.complete(seen="n0")
+    with redis.Redis.from_url(redis_url) as client:
+        copies.write(client, original.keys, [copies.read(client, original.keys, original.id)], ["copy-0", "copy-1"])
+
+    reader = Reader(redis_client, original.keys)
+    assert {run.run_id for run in reader.page().runs} == {original.id, "copy-0", "copy-1"}
+    copy, real = reader.status("copy-1"), reader.status(original.id)
+    assert [replace(step, step_id="") for step in copy.steps] == [replace(step, step_id="") for step in real.steps]
+    assert replace(copy, run_id=real.run_id, steps=real.steps) == real
+    assert len(reader.history("copy-1")) == len(reader.history(original.id))
+    assert keys_without_end(redis_client) == []
 
 
 @pytest.mark.parametrize(
