@@ -23,7 +23,7 @@ _BLOCK = re.compile(r"(<!-- bench:(?P<name>[\w-]+) -->\n).*?(<!-- /bench:(?P=nam
 _MISSING = "Not measured yet.\n"
 
 #: Of W1, what the README shows.
-SHORT_SIDES = ("stock", "ours", "ours_saga")
+SHORT_SIDES = ("stock", "ours", "ours_local", "ours_saga")
 SHORT_FIGURES = ("orders_per_s", "p50_ms", "cpu_s_per_100", "valkey_cpu_s_per_100")
 
 

@@ -36,6 +36,8 @@ def older_names(w1: dict[str, Any]) -> dict[str, Any]:
         w1["latency_ratio"] = ratios["ours"]["p50_ms"]
     if "ours_saga" in ratios:
         w1["saga_ratio"] = ratios["ours_saga"]["orders_per_s"]
+    if "ours_local" in ratios:
+        w1["local_ratio"] = ratios["ours_local"]["orders_per_s"]
     if "ours" in w1 and "stock_alone" in w1:
         w1["alone_ratio"] = round(w1["ours"]["orders_per_s"] / w1["stock_alone"]["orders_per_s"], 3)
     return w1

@@ -21,6 +21,9 @@ from status import here
 
 ROOT = Path(__file__).parent.parent
 
+#: All workers of a workload start at the same time, on perhaps two cores.
+WORKERS_READY_S = 90.0
+
 #: Between two looks at what is going to happen in a moment.
 LOOK_EVERY_S = 0.002
 
@@ -114,15 +117,24 @@ class Stage:
             options=["--without-gossip", "--without-mingle", "--without-heartbeat"],
         )
 
-    def start(self) -> None:
-        """Start Valkey and the workers, and make the client's app.
+    def launch(self) -> None:
+        """Start Valkey and the workers, and wait for Valkey alone.
+
+        Raises:
+            ChildFailed: Valkey did not start.
+        """
+        self.valkey.start()
+        for worker in self.workers:
+            worker.launch()
+
+    def get_ready(self) -> None:
+        """Wait for the workers, and make the client's app.
 
         Raises:
             ChildFailed: One of them did not start.
         """
-        self.valkey.start()
         for worker in self.workers:
-            worker.start()
+            worker.wait(worker.is_ready, "was not ready", WORKERS_READY_S)
         os.environ.update(self._env)  # celeriac's client side reads them too
         self.app = make_app(self.valkey.url, list(self.crew.packages), self.crew.module, self.crew.visibility_timeout_s)
         self.redis = self.valkey.client()
@@ -217,7 +229,9 @@ def on_stage(crews: Sequence[Crew], folder: Path, packages: tuple[str, ...] = ()
             own.mkdir()
             stage = stages[crew.name] = Stage(replace(crew, packages=crew.packages or packages), own)
             ending.callback(stage.end)
-            stage.start()
+            stage.launch()
+        for stage in stages.values():
+            stage.get_ready()
         yield stages
 
 

@@ -12,7 +12,7 @@ SHARED = Crew(name="shared", module="order")
 
 
 class Orders(Workload):
-    """Stock canvas, celeriac, and celeriac as a saga, by the same workers; and stock Celery by workers of its own.
+    """Stock canvas, celeriac, with local steps and as a saga, by the same workers; stock Celery also by its own.
 
     Celeriac's transport carries the messages of all tasks of its app, so that stock canvas gains from it in a
     shared worker. `stock_alone` has workers of an app that knows nothing of celeriac.
@@ -23,7 +23,8 @@ class Orders(Workload):
     parts = (
         Part("stock", "stock", SHARED, "stock"),
         Part("ours", "ours", SHARED, "ours"),
-        Part("ours_saga", "ours_saga", SHARED, "ours as a saga"),
+        Part("ours_local", "ours_local", SHARED, "local steps"),
+        Part("ours_saga", "ours_saga", SHARED, "as a saga"),
         Part("stock_alone", "stock", Crew(name="alone", module="order"), "stock, alone"),
     )
     figures = (

@@ -40,9 +40,18 @@ def measured(out: Path, *options: str) -> dict[str, Any]:
 def test_orders_are_measured_beside_stock_in_the_same_workers_and_alone(tmp_path):
     w1 = measured(tmp_path / "out.json", "--only", "w1")["w1"]
 
-    assert {"stock", "ours", "ours_saga", "stock_alone", "ratio", "latency_ratio", "saga_ratio", "alone_ratio"} < set(
-        w1
-    )
+    assert {
+        "stock",
+        "ours",
+        "ours_saga",
+        "ours_local",
+        "stock_alone",
+        "ratio",
+        "latency_ratio",
+        "saga_ratio",
+        "local_ratio",
+        "alone_ratio",
+    } < set(w1)
     assert all(value > 0 for value in w1["ours"].values())
     assert set(w1["ours"]) == set(w1["stock"]) == set(w1["stock_alone"])
     assert w1["ratio"] == round(w1["ours"]["orders_per_s"] / w1["stock"]["orders_per_s"], 3)
