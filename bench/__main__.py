@@ -56,43 +56,42 @@ def main() -> int:
         if options.profile:
             profiling.profile(WORKLOADS["w1"], choice, Console())
             return 0
-        results = run(workloads, choice, Console())
+        out = options.out or (report.LATEST if choice in WRITTEN else None)
+        run(workloads, choice, Console(), out)
     except FAILURES as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: stopped", file=sys.stderr)
         return 130
-    _keep(results, options.out or (report.LATEST if choice in WRITTEN else None))
     return 0
 
 
-def run(workloads: list[Workload], choice: Choice, console: Console) -> dict[str, Any]:
-    """Measure, and give what goes into the file.
+def run(workloads: list[Workload], choice: Choice, console: Console, out: Path | None) -> None:
+    """Measure one after the other; what was measured is in the file, whatever becomes of the next.
 
     Raises:
         ChildFailed: Valkey or a worker did not start, or died.
         Unfinished: Some work was not done in time.
     """
-    results: dict[str, Any] = {}
     for workload in workloads:
         found = measure(workload, choice, lambda line: console.print(line, highlight=False, soft_wrap=True))
-        results["machine"] = report.machine(found.pop("valkey"))
-        results[workload.name] = report.older_names(found) if workload.name == "w1" else found
+        machine = report.machine(found.pop("valkey"))
+        if workload.name == "w1":
+            found = report.older_names(found)
         console.print(report.table(workload, found))
-    return results
+        if out is not None:
+            # In a tiny run there is nothing to see.
+            _keep({workload.name: found, "machine": machine}, out, picture=choice.size != "tiny")
 
 
-def _keep(results: dict[str, Any], out: Path | None) -> None:
-    if out is None:
-        return
+def _keep(results: dict[str, Any], out: Path, *, picture: bool) -> None:
     merged = report.write(out, results)
-    picture = out.with_suffix(".png")
     if out == report.LATEST:
         page.update()
-    else:
-        plot.overview(merged, list(WORKLOADS.values()), picture)
-    print(f"written to {os.path.relpath(out)} and {os.path.relpath(picture)}")
+    elif picture:
+        plot.overview(merged, list(WORKLOADS.values()), out.with_suffix(".png"))
+    print(f"written to {os.path.relpath(out)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench import page
+from bench import page, plot
+from bench.workloads import WORKLOADS
 
 RESULTS = {
     "w1": {
@@ -44,3 +45,18 @@ def test_a_figure_that_was_typed_does_not_stay():
 
 def test_what_was_not_measured_is_said_so():
     assert "Not measured yet." in page.render("<!-- bench:w4 -->\n<!-- /bench:w4 -->", RESULTS, {})
+
+
+def test_pictures_are_drawn_and_small(tmp_path):
+    growth = {
+        "by_runs": {"100": {"orders_per_s": 70.0}, "10000": {"orders_per_s": 69.0}},
+        "by_workers": {"1": {"orders_per_s": 40.0}, "2": {"orders_per_s": 70.0}},
+        "bytes_per_run": {"sleeps": 1500},
+    }
+
+    plot.overview(RESULTS, list(WORKLOADS.values()), tmp_path / "a.png")
+    plot.growth(growth, tmp_path / "b.png")
+
+    for picture in (tmp_path / "a.png", tmp_path / "b.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 200 * 1024
