@@ -1,8 +1,9 @@
-"""`celery -A APP runs saga ...`: what is owed, from the log in SQL alone, and a way to have it undone."""
+"""`celery -A APP runs saga ...`: what is owed, from the log in SQL alone, and ways to have it undone, or not."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 from celery.bin.base import CeleryCommand
@@ -10,6 +11,24 @@ from celery.bin.base import CeleryCommand
 from status.cli_plain import PlainCommand, Refused, plainly
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+WAIT = click.option("--wait", is_flag=True, help="Wait for the undos; exit code 1 if one gave up.")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def signed(*, required: bool) -> Callable[[Command], Command]:
+    """Options that say who wants it, and why."""
+    why: dict[str, Any] = {"required": True} if required else {"default": ""}
+
+    def decorate(command: Command) -> Command:
+        command = click.option("--reason", metavar="TEXT", help="Kept in the run's history and in the log.", **why)(
+            command
+        )
+        return click.option("--by", metavar="NAME", help="Who wants it; if not given, the user of this process.")(
+            command
+        )
+
+    return decorate
 
 
 class LogCommand(CeleryCommand):
@@ -23,12 +42,12 @@ class LogCommand(CeleryCommand):
 
 @click.group(name="saga")
 def saga() -> None:
-    """List, show and resume what sagas owe: from the log in SQL, which outlives Redis.
+    """What sagas owe, from the log in SQL, which outlives Redis: look at it, have it undone, or settle it by hand.
 
     \b
     celery -A tasks runs saga list --open
     celery -A tasks runs saga show order-7
-    celery -A tasks runs saga resume order-7
+    celery -A tasks runs saga retry order-7
     """
 
 
@@ -76,7 +95,8 @@ def show(*, run_id: str, as_json: bool) -> None:
 @click.argument("run_ids", metavar="[RUN]...", nargs=-1)
 @click.option("--all-open", is_flag=True, help="All runs that owe an undo and are not going on.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--wait", is_flag=True, help="Wait for the undos; exit code 1 if one gave up.")
+@signed(required=False)
+@WAIT
 @AS_JSON
 @click.pass_context
 def resume(ctx: click.Context, /, run_ids: tuple[str, ...], **options: Any) -> None:
@@ -92,3 +112,62 @@ def resume(ctx: click.Context, /, run_ids: tuple[str, ...], **options: Any) -> N
     from saga.cli_resume import resume_all  # noqa: PLC0415
 
     ctx.exit(resume_all(run_ids, **options))
+
+
+@saga.command(cls=PlainCommand)
+@click.argument("run_id", metavar="RUN")
+@signed(required=False)
+@WAIT
+@AS_JSON
+@click.pass_context
+def retry(ctx: click.Context, /, run_id: str, **options: Any) -> None:
+    """Try the undo of RUN that gave up again, with all its attempts, and go on with the rest of the rollback.
+
+    If all of it succeeds, RUN is what it would have been: compensated, cancelled or timed_out.
+
+    \b
+    celery -A tasks runs saga retry order-7
+    celery -A tasks runs saga retry order-7 --wait --reason "the bank is back"
+    """
+    from saga.cli_operate import carry_out  # noqa: PLC0415
+
+    ctx.exit(carry_out("retry", run_id, **options))
+
+
+@saga.command(cls=PlainCommand)
+@click.argument("run_id", metavar="RUN")
+@click.argument("entries", metavar="ENTRY...", nargs=-1, required=True)
+@signed(required=True)
+@WAIT
+@AS_JSON
+@click.pass_context
+def skip(ctx: click.Context, /, run_id: str, entries: tuple[str, ...], **options: Any) -> None:
+    """Note that these entries of RUN were undone by hand, or need not be; then undo the rest, as retry does.
+
+    ENTRY is its name, or its number in `saga show`. What else gave up is tried again: name all that are to be left out.
+
+    \b
+    celery -A tasks runs saga skip order-7 charge --reason "refunded by hand, receipt 4711"
+    """
+    from saga.cli_operate import carry_out  # noqa: PLC0415
+
+    ctx.exit(carry_out("skip", run_id, entries, **options))
+
+
+@saga.command(cls=PlainCommand)
+@click.argument("run_id", metavar="RUN")
+@signed(required=True)
+@WAIT
+@AS_JSON
+@click.pass_context
+def abort(ctx: click.Context, /, run_id: str, **options: Any) -> None:
+    """End the rollback of RUN for good: nothing more is undone. What was owed stays on record as aborted.
+
+    RUN stays compensation_failed.
+
+    \b
+    celery -A tasks runs saga abort order-7 --reason "the customer keeps the goods"
+    """
+    from saga.cli_operate import carry_out  # noqa: PLC0415
+
+    ctx.exit(carry_out("abort", run_id, **options))

@@ -17,16 +17,18 @@ from status.states import FINAL
 MOST = 10_000
 
 
-def resume_all(run_ids: Sequence[str], *, all_open: bool, yes: bool, wait: bool, as_json: bool) -> int:
+def resume_all(
+    run_ids: Sequence[str], *, all_open: bool, yes: bool, by: str | None, reason: str, wait: bool, as_json: bool
+) -> int:
     """Resume these runs, or all that owe something and do not go on. Returns the exit code."""
     if bool(run_ids) == all_open:
         raise Refused("say which: `runs saga resume RUN`, or --all-open for all that owe an undo")
     chosen = list(run_ids) if run_ids else _all_open()
     if all_open and chosen and not yes:
         click.confirm(f"undo what {len(chosen)} run(s) owe: {_some(chosen)}?", abort=True)
-    lines = [_resume(run_id, tolerant=all_open) for run_id in chosen]
+    lines = [_resume(run_id, by, reason, tolerant=all_open) for run_id in chosen]
     started = [(run_id, resumed) for run_id, resumed in zip(chosen, lines, strict=True) if resumed]
-    ended = {run_id: _wait_for(resumed) for run_id, resumed in started} if wait else {}
+    ended = {run_id: wait_for(resumed) for run_id, resumed in started} if wait else {}
     _tell(chosen, started, ended, as_json=as_json)
     return 1 if any(ended.values()) else 0
 
@@ -38,9 +40,9 @@ def _all_open() -> list[str]:
     return list(dict.fromkeys(one.run_id for one in found if one.run_state is None or one.run_state in FINAL))
 
 
-def _resume(run_id: str, *, tolerant: bool) -> Resumed | None:
+def _resume(run_id: str, by: str | None, reason: str, *, tolerant: bool) -> Resumed | None:
     try:
-        return resume(run_id)
+        return resume(run_id, by=by, reason=reason)
     except NothingOwed:
         if not tolerant:
             raise
@@ -51,8 +53,8 @@ def _resume(run_id: str, *, tolerant: bool) -> Resumed | None:
     return None
 
 
-def _wait_for(resumed: Resumed) -> str:
-    """Why an undo gave up; '' if none did."""
+def wait_for(resumed: Resumed) -> str:
+    """Wait for the undos. Gives why one gave up, '' if none did."""
     try:
         resumed.handle.result()
     except RunFailed as error:

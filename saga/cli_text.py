@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from saga.log import Entry
+from saga.log import Entry, EntryState
 from saga.owed import UNKNOWN, SagaOwes
 from status.cli_text import dumps, length
 
@@ -45,7 +45,7 @@ def show_page(entries: Sequence[Entry], state: str | None) -> str:
     first = entries[0]
     rows = [("#", "SAGA", "STEP", "UNDO", "STATE", "CHANGED", "GAVE")]
     for entry in entries:
-        said = f"error: {entry.error}" if entry.error else (entry.value or "")
+        said = _said(entry)
         state_text = f"{entry.state} (owed)" if entry.state.owed else str(entry.state)
         undo = str(entry.undo.get("task", "?"))
         rows.append((str(entry.seq), entry.saga, entry.name, undo, state_text, _ago(entry.updated_at), said[:80]))
@@ -59,6 +59,13 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "created_at": entry.created_at.isoformat(),
         "updated_at": entry.updated_at.isoformat(),
     }
+
+
+def _said(entry: Entry) -> str:
+    if not entry.error:
+        return entry.value or ""
+    # Of one that an operator has settled: who, and why.
+    return entry.error if entry.state in {EntryState.SKIPPED, EntryState.ABORTED} else f"error: {entry.error}"
 
 
 def _state(state: str | None) -> str:

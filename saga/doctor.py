@@ -42,7 +42,7 @@ def failures(runs: list[str]) -> Iterator[Finding]:
         yield warning(
             "saga.undo_failed",
             f"the log has undos that gave up, of {many(len(runs), 'run')} ({some(runs)}): their effects are left",
-            "`runs saga show ID` says which; `runs saga resume ID` tries them again",
+            "`runs saga show ID` says which; `runs saga retry ID` tries them again; `skip`, `abort`: see its --help",
         )
 
 

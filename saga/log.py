@@ -32,6 +32,7 @@ class EntryState(StrEnum):
     UNDO_FAILED = "undo_failed"  #: the undo gave up; an operator is needed
     UNDONE = "undone"  #: final
     SKIPPED = "skipped"  #: final: nothing to undo, or an operator said so
+    ABORTED = "aborted"  #: final: not undone; an operator ended the rollback
 
     @property
     def rank(self) -> int:
@@ -41,7 +42,7 @@ class EntryState(StrEnum):
     @property
     def owed(self) -> bool:
         """Whether an undo may still be needed."""
-        return self not in {EntryState.KEPT, EntryState.UNDONE, EntryState.SKIPPED}
+        return self not in {EntryState.KEPT, EntryState.UNDONE, EntryState.SKIPPED, EntryState.ABORTED}
 
 
 # KEPT is below UNDOING: a stale turn that says "ended well" must not hide an undo that is owed.
@@ -55,6 +56,7 @@ _RANK = {
     EntryState.UNDO_FAILED: 5,
     EntryState.UNDONE: 6,
     EntryState.SKIPPED: 6,
+    EntryState.ABORTED: 6,
 }
 
 

@@ -1,13 +1,17 @@
 """Undoes what a run owes that is no longer there to do it: Redis was wiped, or the run ended with undos left.
 
-The work is a run of its own, `RUN:resume`, so that it survives what other runs survive. What is to be undone is
-read once, from the log in SQL; each undo has the idempotency key that it had in the first run, so that one that
-ran there, unknown to the log, finds its receipt.
+The work is a run of its own, `RUN:resume`, so that it survives what other runs survive. It first notes who wants it,
+and what is not to be undone; then it reads once, from the log in SQL, what is. Each undo has the idempotency key that
+it had in the first run, so that one that ran there, unknown to the log, finds its receipt. At last it gives the first
+run the end that it would have had, if nothing is owed any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import json
+import re
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -17,6 +21,7 @@ from celery import current_app
 
 from canvas import CompensationFailed, ConfigError, Join, Retry, Run, RunHandle, StepFailed, step, workflow
 from canvas.waitables import Recipe
+from saga.instruction import PATIENCE, Instruction, close, instruct, instruction
 from saga.log import Entry as Row
 from saga.log import EntryState, SagaLog
 from saga.rollback import make_undo
@@ -25,11 +30,15 @@ from saga.strategy import Strategy
 from saga.undo import Undo
 from saga.writing import reachable
 from status import here
-from status.errors import RunNotFound
+from status.errors import RunConflict, RunNotFound
 from status.models import RunStatus
+from status.records import RunRecord
+from status.states import FINAL
 
 #: A run id longer than this is shortened in that of its resume.
 ID_LIMIT = 170
+
+_UNDOER = re.compile(r"(?P<run>.+):resume(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Resumed:
     """What `resume` has done.
 
     Attributes:
-        started: Whether this call started it; else it runs already.
+        entries: How many entries the run owes.
+        started: Whether this call started it; else it was there already.
     """
 
     handle: RunHandle[int]
@@ -70,7 +80,7 @@ def owed_by(run_id: str) -> list[Row]:
         return [row for row in reversed(SagaLog().of_run(run_id)) if row.state.owed]
 
 
-@step(name="saga.owed", retry=Retry(None, first_s=1, max_s=10))
+@step(name="saga.owed", retry=PATIENCE)
 def read_owed(run_id: str) -> list[Owed]:
     """What is to be undone, as the log has it now."""
     return [
@@ -80,8 +90,9 @@ def read_owed(run_id: str) -> list[Owed]:
 
 
 @workflow(name="saga.resume")
-async def resume_run(run: Run, owed_by_run: str) -> int:
+async def resume_run(run: Run, owed_by_run: str, given: Instruction) -> int:
     """Undo what a run owes, newest first, one at a time; gives how many undos succeeded."""
+    await instruct.s(owed_by_run, given, run.id)
     gave_up: dict[str, str] = {}
     for owed in await read_owed.s(owed_by_run):
         strategy = Strategy(owed.undo.get("strategy", Strategy.COMPENSATE_ALL))
@@ -92,6 +103,7 @@ async def resume_run(run: Run, owed_by_run: str) -> int:
             gave_up[owed.saga] = f"undo {owed.name}: {error}"
     if gave_up:
         raise CompensationFailed(f"run {owed_by_run}: " + "; ".join(gave_up.values()))
+    await close.s(owed_by_run)
     return run.undone
 
 
@@ -116,31 +128,100 @@ class UndoOwed(Join[StepFailed | None]):
         return (yield from make_undo(saga, entry, owed.outcome, self._strategy))
 
 
-def resume(run_id: str) -> Resumed:
+def resume(run_id: str, *, by: str | None = None, reason: str = "", token: str | None = None) -> Resumed:
     """Start the run that undoes what `run_id` owes; again while it runs, or when nothing is left, starts nothing.
+
+    Args:
+        by: Who wants it; None: the user of this process.
+        token: The same one again is the same call; None: a new one.
 
     Raises:
         NothingOwed: There is nothing to undo.
-        ConfigError: The run is alive, and undoes what it owes itself.
+        ConfigError: The run is alive, and undoes what it owes itself; or some of its stopped steps still run.
+        LogUnavailable: The database does not answer.
+    """
+    given = instruction("resume", by=by, reason=reason, token=token)
+    return earlier(run_id, given) or start(run_id, given, len(check_owes(run_id)))
+
+
+def check_owes(run_id: str) -> list[Row]:
+    """What a run owes, newest first, if nobody is about to undo it.
+
+    Raises:
+        NothingOwed: There is nothing to undo.
+        ConfigError: The run is alive, or some of its stopped steps still run.
         LogUnavailable: The database does not answer.
     """
     owed = owed_by(run_id)
     if not owed:
         raise NothingOwed(f"run {run_id} owes no undo: `runs saga list --open` has those that do")
-    status = status_of(run_id)
-    if status is not None and not status.finished:
+    record = here.store().load(run_id)
+    if record is not None and record.fields["state"] not in FINAL:
         raise ConfigError(
-            f"run {run_id} is {status.state}: it undoes what it owes itself; if it must not go on, "
+            f"run {run_id} is {record.fields['state']}: it undoes what it owes itself; if it must not go on, "
             f"`runs cancel {run_id}`"
         )
+    if record is not None and int(record.fields.get("loose") or 0) > 0:
+        raise ConfigError(
+            f"run {run_id}: {record.fields['loose']} of its stopped steps still run: try again when they have ended"
+        )
+    return owed
+
+
+def earlier(run_id: str, given: Instruction) -> Resumed | None:
+    """The run that carries this instruction out, if it was given before."""
+    for own_id, record in undoers(run_id):
+        if _token_of(record) == given.token:
+            return Resumed(resume_run.handle(own_id), 0, started=False)
+    return None
+
+
+def start(run_id: str, given: Instruction, entries: int) -> Resumed:
+    """Start the run that carries an instruction out; while another such run goes on, give that one."""
+    n = 1
+    while True:
+        own_id = _id_of(run_id, n)
+        there = here.store().load(own_id)
+        if there is not None and there.fields["state"] in FINAL:
+            n += 1
+        elif there is not None:
+            return Resumed(resume_run.handle(own_id), entries, started=_token_of(there) == given.token)
+        else:
+            # A conflict: another instruction has come first, this moment; that run is the one then.
+            with suppress(RunConflict):
+                return Resumed(resume_run.submit(run_id, given, run_id=own_id), entries, started=True)
+
+
+def undoers(run_id: str) -> Iterator[tuple[str, RunRecord]]:
+    """The runs that undo, or have undone, what a run owed, oldest first."""
     for n in count(1):
         own_id = _id_of(run_id, n)
-        there = status_of(own_id)
-        if there is None:
-            return Resumed(resume_run.submit(run_id, run_id=own_id), len(owed), started=True)
-        if not there.finished:
-            return Resumed(resume_run.handle(own_id), len(owed), started=False)
-    raise AssertionError
+        record = here.store().load(own_id)
+        if record is None:
+            return
+        yield own_id, record
+
+
+def _settled(run_id: str) -> bool:
+    """Whether the log knows a run and nothing of it is owed; a run that undoes is as the one it undoes for."""
+    with reachable():
+        log = SagaLog()
+        found = log.of_run(run_id) or log.of_run(owner_of(run_id) or "")
+    return bool(found) and not any(entry.state.owed for entry in found)
+
+
+here.settled.append(_settled)
+
+
+def owner_of(undoer: str) -> str | None:
+    """The run for which this one undoes; None: its id is of no such run."""
+    found = _UNDOER.fullmatch(undoer)
+    return found["run"] if found else None
+
+
+def _token_of(undoer: RunRecord) -> str:
+    args: list[Any] = json.loads(undoer.fields["input"])[0]
+    return str(args[1]["token"]) if len(args) > 1 else ""
 
 
 def status_of(run_id: str) -> RunStatus | None:

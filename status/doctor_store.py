@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from status import here
 from status.doctor_keys import scan_keys
 from status.doctor_words import Finding, error, info, many, ok, some, warning
+from status.errors import LogUnavailable
 from status.keys import Keys
 from status.survey import Survey
 
@@ -53,7 +55,7 @@ def look(visit: Visit) -> Iterator[Finding]:
     yield sweep(shards)
     yield from backlog(shards)
     yield from parked(visit.survey.parked)
-    yield from undo_failed(visit.survey)
+    yield from undo_failed(still_owing(visit.survey.undo_failed))
     yield from stuck(visit.survey)
     yield from scan_keys(visit.redis)
 
@@ -163,14 +165,22 @@ def parked(reasons: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def undo_failed(found: Survey) -> Iterator[Finding]:
+def still_owing(ids: Sequence[str]) -> list[str]:
+    """Of runs whose rollback stopped, those of which it is not known that nothing is owed any more."""
+    try:
+        return [run_id for run_id in ids if not any(settled(run_id) for settled in here.settled)]
+    except LogUnavailable:  # the look at the log says so
+        return list(ids)
+
+
+def undo_failed(ids: Sequence[str]) -> Iterator[Finding]:
     """Runs whose rollback stopped at an undo that gave up."""
-    ids = found.undo_failed
     if ids:
         yield warning(
             "runs.undo_failed",
             f"{many(len(ids), 'run')} ended with something that is not undone ({some(ids)})",
-            "`runs saga show ID` says what is still owed; `runs saga resume ID` tries its undo again",
+            "`runs saga show ID` says what is still owed; `runs saga retry ID` tries its undo again; `skip`, `abort`: "
+            "see its --help",
         )
 
 

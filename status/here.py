@@ -37,6 +37,9 @@ _check_value: Callable[[str, str, str], object] | None = None
 #: Each is asked what a run has entered and nobody has undone; sagas register themselves.
 owed: list[Callable[[str], Sequence[str]]] = []
 
+#: Each is asked whether it knows what a run has entered, and that nothing of it is owed any more.
+settled: list[Callable[[str], bool]] = []
+
 
 def use(redis_url: str | None) -> None:
     """Say where the runs of this process are; None: where `places()` says."""

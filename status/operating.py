@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from status import here
-from status.errors import Cancelled, ConfigError, ErrorInfo, RetryRefused, RunNotFound, qualified_name
+from status.errors import (
+    Cancelled,
+    CompensationFailed,
+    ConfigError,
+    ErrorInfo,
+    RetryRefused,
+    RunNotFound,
+    qualified_name,
+)
 from status.models import error_from_json, error_to_json
 from status.records import Ending, RunRecord
 from status.states import FINAL, State
@@ -65,8 +74,7 @@ _INSTEAD = {
     State.COMPLETED: "nothing of it failed; submit it anew, with another run id",
     State.COMPENSATED: "what it did is undone; submit it anew, with another run id",
     State.COMPENSATION_FAILED: (
-        "what it did is not all undone: `runs saga resume ID` undoes what is left; then submit it anew, with another "
-        "run id"
+        "what it did is not all undone: `runs saga retry ID` tries that again; then submit it anew, with another run id"
     ),
 }
 
@@ -101,6 +109,22 @@ def _raised(journal: Mapping[str, str], n: int, error: ErrorInfo) -> bool:
         return True
     raised = (error_from_json(text[1:]) for text in outcomes if text[:1] in {"e", "u"} and len(text) > 1)
     return any((one.error_type, one.message) == (error.error_type, error.message) for one in raised)
+
+
+def without_failed_undo(record: RunRecord) -> tuple[State, ErrorInfo | None]:
+    """How a run would have ended, and with which error, had every undo of it succeeded."""
+    state = State(record.fields["state"])
+    error = error_from_json(record.fields["error"]) if record.fields.get("error") else None
+    if state not in {State.COMPENSATION_FAILED, State.FAILED}:
+        return state, error
+    trace = error.traceback if error else ""
+    while error is not None and error.error_type == qualified_name(CompensationFailed) and error.cause:
+        error = error.cause
+    if error is not None and not error.traceback:
+        error = replace(error, traceback=trace)
+    if error is None or error.error_type != qualified_name(Cancelled):
+        return State.COMPENSATED, error
+    return (State.TIMED_OUT if error.code == 408 else State.CANCELLED), error
 
 
 def abandon(store: Store, run_id: str, reason: str, owed: Sequence[str]) -> Ending:

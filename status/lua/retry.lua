@@ -4,12 +4,12 @@
 -- ARGV[2] finished   when the run that the caller has read ended, ms, or ''   ARGV[3] token
 --
 -- Answers {gone}; {parked}, {retried}: publish its turn; {refused, state}: it goes on, or ended in a way that
---         leaves nothing to try again; {moved}: it is not as it was read; {busy, claims}: some of its steps still run
+--         leaves nothing to try again; {undone, state, by}: another run has begun to undo what it did; {moved}: it is not as it was read; {busy, claims}: some of its steps still run
 --
 -- Parts of await n that had succeeded keep their outcome, so that they don't have their effect again: `kept`
 -- has the generation that each of them ran in. `gens` has the await that each generation began with.
 local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
-  'deadline_ms', 'since_ms', 'submitted_ms')
+  'deadline_ms', 'since_ms', 'submitted_ms', 'undoer')
 local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
 if not state then return { 'gone' } end
 if not FINAL[state] then
@@ -20,6 +20,7 @@ if not FINAL[state] then
   look_at(RUN_ID, LOOK_TICKS)
   return { 'parked' }
 end
+if f[12] then return { 'undone', state, f[12] } end
 if state ~= 'failed' and state ~= 'timed_out' and state ~= 'cancelled' then return { 'refused', state } end
 if f[3] ~= ARGV[2] then return { 'moved' } end
 if tonumber(f[6] or '0') > 0 then return { 'busy', f[6] } end

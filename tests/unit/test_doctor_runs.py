@@ -19,7 +19,7 @@ from status import cli_doctor, doctor, doctor_keys, doctor_store, here
 from status.cli import runs
 from status.doctor_store import Shard
 from status.doctor_words import Finding, Severity, some, worst
-from status.errors import ConfigError
+from status.errors import ConfigError, LogUnavailable
 from status.keys import Keys, possible_owners
 from status.states import State
 from status.survey import Survey, Unfinished, waiting_runs, waits_on
@@ -79,9 +79,24 @@ def test_parked_runs_are_told_by_their_reason():
 def test_failed_undos_are_a_warning_and_stuck_runs_an_error():
     bad = Survey(counts={}, parked={}, undo_failed=("a",), stuck=("b",))
 
-    assert said(doctor_store.undo_failed(bad)) == [("warning", "runs.undo_failed")]
+    assert said(doctor_store.undo_failed(bad.undo_failed)) == [("warning", "runs.undo_failed")]
     assert said(doctor_store.stuck(bad)) == [("error", "runs.stuck")]
-    assert said([*doctor_store.undo_failed(IDLE), *doctor_store.stuck(IDLE)]) == []
+    assert said([*doctor_store.undo_failed(()), *doctor_store.stuck(IDLE)]) == []
+
+
+def test_a_run_whose_rollback_stopped_is_told_of_until_it_is_known_to_owe_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(here, "settled", [lambda run_id: run_id == "settled"])
+    assert doctor_store.still_owing(["owes", "settled"]) == ["owes"]
+
+    def unreachable(_run_id: str) -> bool:
+        raise LogUnavailable("the saga log is not reachable")
+
+    monkeypatch.setattr(here, "settled", [unreachable])
+    assert doctor_store.still_owing(["owes", "settled"]) == ["owes", "settled"], (
+        "who can't look must not say all is well"
+    )
+    monkeypatch.setattr(here, "settled", [])
+    assert doctor_store.still_owing(["a"]) == ["a"]
 
 
 def test_a_run_waits_on_the_queues_of_steps_that_nobody_has_begun():
