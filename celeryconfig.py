@@ -19,10 +19,11 @@ task_default_queue = "celery"
 task_queues = [
     Queue(name, routing_key=name)
     for name in (
-        "turns", "inventory", "payment", "shipping", "fraud", "warehouse", "billing", "notification", "celery",
+        "turns", "inventory", "payment", "shipping", "fraud", "warehouse", "billing", "notification", "batch", "celery",
     )
 ]  # fmt: skip
-task_routes = {"orders.*": {"queue": "turns"}}
+# The steps of batches have a queue of their own: what lies there keeps no order waiting.
+task_routes = {"orders.*": {"queue": "turns"}, "batch.*": {"queue": "batch"}}
 #: Where turns go of workflows that this process does not know.
 celeriac_turn_queue = "turns"
 
@@ -35,6 +36,8 @@ celeriac_workers = {
     },
     # Waits for others: more at once than there are cores.
     "outside": {"queues": ["payment", "notification"], "pool": "prefork", "concurrency": 4},
+    # The bulkhead: however many items wait, so many processes and no more work on them, and none holds the next ones.
+    "batch": {"queues": ["batch"], "pool": "prefork", "concurrency": 1, "prefetch": 1, "nice": 10},
 }
 
 worker_prefetch_multiplier = 4

@@ -26,20 +26,26 @@ class Group:
         queues: What they listen on.
         pool: One of `POOLS`.
         concurrency: Tasks at a time in each of them; None leaves it to Celery (one a core).
+        prefetch: Messages that each task at a time may have in hand; None leaves it to `worker_prefetch_multiplier`.
+        nice: How far they stand back when processors are short: 0, not at all, to 19.
     """
 
     name: str
     queues: tuple[str, ...]
     pool: str = "prefork"
     concurrency: int | None = None
+    prefetch: int | None = None
+    nice: int = 0
 
     def program(self, app_name: str, number: int, *, loglevel: str, grace_s: float) -> Program:
         """The worker `number` of this group."""
         name = f"{self.name}-{number}"
-        node = [sys.executable, "-m", "celery", "-A", app_name, "worker", "-n", f"{name}@%h"]
+        back = ["nice", "-n", str(self.nice)] if self.nice else []
+        node = [*back, sys.executable, "-m", "celery", "-A", app_name, "worker", "-n", f"{name}@%h"]
         where = ["-Q", ",".join(self.queues), "-P", self.pool, "-l", loglevel]
         size = [] if self.concurrency is None else ["-c", str(self.concurrency)]
-        return Program(name=name, argv=[*node, *where, *size], grace_s=grace_s)
+        hand = [] if self.prefetch is None else ["--prefetch-multiplier", str(self.prefetch)]
+        return Program(name=name, argv=[*node, *where, *size, *hand], grace_s=grace_s)
 
 
 def groups_of(app: Celery) -> list[Group]:
@@ -84,14 +90,19 @@ def _group(name: Any, options: Any) -> Group:  # whatever is in the settings
         raise ConfigError(f"{where}: a group's name is text without any of '@', '%', '=', ',' and spaces")
     if not isinstance(options, Mapping):
         raise ConfigError(f"{where} must be a dict such as {EXAMPLE}, not {options!r}")
-    unknown = set(options) - {"queues", "pool", "concurrency"}
+    unknown = set(options) - {"queues", "pool", "concurrency", "prefetch", "nice"}
     if unknown:
-        raise ConfigError(f"{where} has {min(map(str, unknown))!r}; known are queues, pool, concurrency")
+        raise ConfigError(
+            f"{where} has {min(map(str, unknown))!r}; known are queues, pool, concurrency, prefetch, nice"
+        )
     return Group(
         name=name,
         queues=_queues(where, options.get("queues")),
         pool=_pool(where, options.get("pool", "prefork")),
-        concurrency=_concurrency(where, options.get("concurrency")),
+        concurrency=_number(where, "concurrency", options.get("concurrency")),
+        # 0 would be: as many as there are. Then one worker holds the backlog and others stand idle.
+        prefetch=_number(where, "prefetch", options.get("prefetch")),
+        nice=_nice(where, options.get("nice", 0)),
     )
 
 
@@ -109,11 +120,18 @@ def _pool(where: str, value: Any) -> str:
     return str(value)
 
 
-def _concurrency(where: str, value: Any) -> int | None:
+def _number(where: str, name: str, value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{where}: concurrency must be a whole number of at least 1, not {value!r}")
+        raise ConfigError(f"{where}: {name} must be a whole number of at least 1, not {value!r}")
+    return value
+
+
+def _nice(where: str, value: Any) -> int:
+    # Below 0 is for the superuser, and would put workers before the server that they wait for.
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 19:
+        raise ConfigError(f"{where}: nice must be a whole number from 0 to 19, not {value!r}")
     return value
 
 

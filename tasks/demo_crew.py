@@ -32,6 +32,9 @@ OLD_SERVER_S = 10.0
 #: Ctrl-C is heard after this time.
 LISTEN_S = 0.2
 
+#: The group of workers that orders give nothing to do.
+IDLE = "batch"
+
 LOCK = "demo.lock"
 
 
@@ -100,7 +103,9 @@ class Crew:
         }
         programs = [
             group.program("tasks", number, loglevel="INFO", grace_s=GRACE_S)
-            for group, processes in choose(groups_of(app), (), {})
+            for group, processes in choose(
+                groups_of(app), [name for name in app.conf.celeriac_workers if name != IDLE], {}
+            )
             for number in range(1, processes + 1)
         ]
         self._log = log.open("w", encoding="utf-8")

@@ -43,7 +43,7 @@ def test_the_setting_names_groups_with_their_queues_pool_and_size():
         ({"g": []}, r"celeriac_workers\['g'\] must be a dict"),
         ({"g@h": {"queues": ["a"]}}, r"\['g@h'\]: a group's name"),
         ({7: {"queues": ["a"]}}, r"\[7\]: a group's name"),
-        ({"g": {"queue": ["a"]}}, r"\['g'\] has 'queue'; known are queues, pool, concurrency"),
+        ({"g": {"queue": ["a"]}}, r"\['g'\] has 'queue'; known are queues, pool, concurrency, prefetch, nice"),
         ({"g": {}}, "queues must be a list of queue names, not None"),
         ({"g": {"queues": "a"}}, "queues must be a list of queue names, not 'a'"),
         ({"g": {"queues": []}}, "queues must be a list"),
@@ -51,6 +51,8 @@ def test_the_setting_names_groups_with_their_queues_pool_and_size():
         ({"g": {"queues": ["a"], "pool": ["solo"]}}, "pool must be one of"),
         ({"g": {"queues": ["a"], "concurrency": 0}}, "concurrency must be a whole number of at least 1, not 0"),
         ({"g": {"queues": ["a"], "concurrency": True}}, "concurrency must be .* not True"),
+        ({"g": {"queues": ["a"], "prefetch": 0}}, "prefetch must be a whole number of at least 1, not 0"),
+        ({"g": {"queues": ["a"], "nice": -5}}, "nice must be a whole number from 0 to 19, not -5"),
         ({"g": {"queues": ["a"]}}, "nobody would work on the queue 'b': add it to .* in celeriac_workers"),
         ({"g": {"queues": ["a", "b", "c"]}}, r"\['g'\]: task_queues has no queue 'c'; it has a, b"),
     ],
@@ -94,6 +96,27 @@ def test_a_scale_that_is_no_number_is_refused_with_exit_code_2(value):
 
     assert refused.exit_code == 2
     assert f"{value!r} is not NAME=N with N of at least 1" in refused.output
+
+
+def test_a_group_may_say_how_many_messages_it_takes_ahead_and_that_it_stands_back():
+    (group,) = groups_of(app_of({"batch": {"queues": ["a"], "prefetch": 1, "nice": 10}}, "a"))
+
+    argv = group.program("tasks", 1, loglevel="INFO", grace_s=5).argv
+
+    assert argv[:3] == ["nice", "-n", "10"]
+    assert argv[-2:] == ["--prefetch-multiplier", "1"]
+
+
+def test_the_shops_batches_have_workers_of_their_own():
+    import tasks
+
+    groups = {group.name: group for group in groups_of(tasks.app)}
+    batch = groups.pop("batch")
+
+    assert batch.queues == ("batch",)
+    assert batch.prefetch == 1, "a worker that holds the next items keeps them from an idle one"
+    assert all("batch" not in group.queues for group in groups.values())
+    assert tasks.app.amqp.router.route({}, "batch.any")["queue"].name == "batch"
 
 
 def test_a_worker_is_started_with_the_queues_pool_and_size_of_its_group():
