@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from status import here
@@ -43,7 +44,8 @@ def retry(store: Store, run_id: str) -> None:
 
     Raises:
         RunNotFound: There is no such run.
-        RetryRefused: It goes on, did not fail, has begun to undo, or some of its steps still run.
+        RetryRefused: It goes on, did not fail, has begun to undo, some of its steps still run, or a child of it that
+            has an id of its own is to be retried first.
     """
     token = uuid4().hex
     while True:
@@ -53,9 +55,10 @@ def retry(store: Store, run_id: str) -> None:
         state = State(record.fields["state"])
         if state in FINAL:
             _refuse_undone(record, state)
-        answer = store.retry(
-            run_id, failed_await(record), finished_ms=record.fields.get("finished_ms", ""), token=token
-        )
+        n = failed_await(record)
+        if state in FINAL:
+            _refuse_before_its_child(store, record, n)
+        answer = store.retry(run_id, n, finished_ms=record.fields.get("finished_ms", ""), token=token)
         if answer != "moved":
             return
 
@@ -68,6 +71,40 @@ def _refuse_undone(record: RunRecord, state: State) -> None:
         raise RetryRefused(
             f"run {record.run_id} is {state} and has begun to undo what it did: submit it anew, with another run id"
         )
+
+
+def _refuse_before_its_child(store: Store, record: RunRecord, n: int) -> None:
+    """A child with an id of its own is not made anew, it would end as it has ended; another gets a new id."""
+    steps = cast("dict[str, str]", store.redis.hgetall(store.keys.steps(record.run_id)))
+    parts = {place: steps[place] for place in steps if re.fullmatch(rf"{n}\.\d+", place)}
+    ended = _ended_children(store, record, parts)
+    entry = _entries(record.journal).get(n)
+    enough_of = entry is not None and str(entry["fp"]).startswith(("race", "quorum"))
+    if not ended or (enough_of and len(ended) < len(parts)):
+        return
+    child, state = min(ended.items())
+    remedy = f"`runs retry {child}` first, then `runs retry {record.run_id}`"
+    if state not in RETRIED:
+        remedy = "that can't be taken up again: submit both anew, with other run ids"
+    raise RetryRefused(
+        f"run {record.run_id} waits for its child {child}, which has an id of its own and is {state}: {remedy}"
+    )
+
+
+def _ended_children(store: Store, record: RunRecord, parts: Mapping[str, str]) -> dict[str, State]:
+    """The children with an id of their own that have not succeeded, and how they ended.
+
+    Args:
+        parts: Place -> as the timeline has it, with `>` and the child's id in the place of a queue.
+    """
+    ended = {}
+    for place, text in parts.items():
+        child = text.partition("|")[0].removeprefix(">")
+        own = text.startswith(">") and not re.fullmatch(rf".*@{re.escape(place)}(-r\d+)?", child)
+        there = store.load(child) if own and not record.journal.get(place, "").startswith("v") else None
+        if there is not None and there.fields["state"] in FINAL - {State.COMPLETED}:
+            ended[child] = State(there.fields["state"])
+    return ended
 
 
 _INSTEAD = {

@@ -68,10 +68,17 @@ for i = 1, #journal, 2 do
     redis.call('HDEL', JOURNAL, field)
   end
 end
+-- A promise that was rejected may be answered anew, if it was awaited in what is forgotten.
+local function forget_rejection(step)
+  local name = string.match(step, '^|promise (.*)$')
+  local said = name and redis.call('HGET', PROMISES, name)
+  if said and string.match(said, '^[^|]*|[^|]*|e') then redis.call('HDEL', PROMISES, name) end
+end
 for _, key in ipairs({ STEPS, LATE }) do
   for _, field in ipairs(redis.call('HKEYS', key)) do
     local later = place_of(field)
     local stays = key == STEPS and known[string.match(field, '^[^:]+')] == 'now'
+    if later and key == STEPS then forget_rejection(redis.call('HGET', key, field)) end
     if later and not stays then redis.call('HDEL', key, field) end
   end
 end

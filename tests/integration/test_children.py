@@ -25,6 +25,7 @@ from family import Died, Family
 from leaks import keys_without_end
 from saga import Saga
 from status import operating
+from status.errors import RetryRefused
 from status.records import RUN_ID, PartRef
 
 effects: list[str] = []
@@ -464,6 +465,71 @@ def test_a_parent_that_is_retried_has_a_new_child(family):
 
     assert (family.state(), family.state("top@0.0"), family.state("top@0.0-r1")) == ("completed", "failed", "completed")
     all_quiet(family)
+
+
+def retried(family: Family, run_id: str = "top") -> Family:
+    operating.retry(family.store, run_id)
+    family.inbox.append(run_id)
+    return family.play()
+
+
+def test_a_child_with_an_id_of_its_own_is_retried_before_its_parent(family):
+    fixed.clear()
+    family.submit(names_its_child)
+    assert (family.state(), family.state("mine")) == ("failed", "failed")
+    fixed.append(True)
+
+    with pytest.raises(RetryRefused, match=r"child mine, .* is failed: `runs retry mine` first, then `runs retry top`"):
+        retried(family)
+    assert family.state() == "failed"
+
+    retried(family, "mine")
+    assert family.state("mine") == "completed"
+    retried(family)
+    assert (family.state(), family.result()) == ("completed", "1")
+    all_quiet(family)
+
+
+def test_a_child_with_an_id_of_its_own_that_is_undone_can_not_be_had_again(family):
+    fixed.clear()
+    family.submit(names_a_safe_child)
+    assert (family.state(), family.state("mine")) == ("failed", "compensated")
+
+    with pytest.raises(RetryRefused, match="is compensated: that can't be taken up again: submit both anew"):
+        retried(family)
+
+
+def test_a_race_is_retried_while_somebody_new_may_win_it(family):
+    fixed.clear()
+    family.submit(races_its_child)
+    assert family.state() == "failed"
+    fixed.append(True)
+
+    retried(family)
+
+    assert (family.state(), family.result()) == ("completed", "1")
+
+
+@workflow(name="children.names_its_child")
+async def names_its_child(run: Run) -> int:
+    return await may_fail.s().with_run_id("mine")
+
+
+@workflow(name="children.races_its_child")
+async def races_its_child(run: Run) -> int:
+    return (await race(may_fail.s().with_run_id("mine"), may_fail.s())).value
+
+
+@workflow(name="children.safe_and_bad")
+async def safe_and_bad(run: Run) -> int:
+    async with Saga(run, "safe") as saga:
+        await saga.safe_step("a").with_compensation(undo).execute(do.s(1))
+        return await bad.s()
+
+
+@workflow(name="children.names_a_safe_child")
+async def names_a_safe_child(run: Run) -> int:
+    return await safe_and_bad.s().with_run_id("mine")
 
 
 @workflow(name="children.may_fail")

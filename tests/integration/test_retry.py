@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from canvas import AllFailed, Run, StepFailed, fan_out, fan_out_fail, race, step, with_timeout, workflow
+from canvas import AllFailed, Run, StepFailed, fan_out, fan_out_fail, promise, race, step, with_timeout, workflow
 from core import current_app
 from leaks import keys_without_end
 from runs import ERROR
@@ -90,6 +90,22 @@ async def changes(run: Run) -> list[int]:
     if switch[-1] == "old":
         return list(await fan_out_fail(do.s("a"), do.s("b")))
     return list(await fan_out_fail(other.s(), other.s()))
+
+
+@workflow(name="retry.approved")
+async def approved(run: Run) -> int:
+    amount, ok = await fan_out_fail(do.s(), promise("approval", bool))
+    return amount if ok else 0
+
+
+@workflow(name="retry.asks_twice")
+async def asks_twice(run: Run) -> bool:
+    """Gets over the first rejection, and then fails at something else."""
+    try:
+        await promise("early", bool)
+    except StepFailed:
+        await other.s()
+    return await promise("late", bool)
 
 
 @workflow(name="retry.safe")
@@ -236,6 +252,54 @@ def test_a_race_that_was_lost_is_run_again(run):
     assert run.state == "failed"
 
     assert retry(run) == ["0.0", "0.1"]
+
+
+def answer(run: Turns, name: str, outcome: str) -> str:
+    """Answer a promise, and take the turn that it may owe."""
+    code, ending = run.store.resolve("r", name, outcome, token=f"{name} {outcome}")
+    if ending.code == "decided":
+        run.take()
+    return str(code)
+
+
+def test_a_promise_that_was_rejected_is_answered_anew(run):
+    run.begun(approved)
+    end(run, 0, 0, value="v7")
+    assert answer(run, "approval", ERROR) == "accepted"
+    assert run.state == "failed"
+
+    retry(run)
+    assert run.begin(0, "again", nonce=nonce(run, 0)) == "ended", "what had succeeded is kept"
+    assert run.state != "failed", "and the rejection is not"
+
+    assert answer(run, "approval", "vtrue") == "accepted"
+    assert (run.state, run.field("result")) == ("completed", "7")
+    assert answer(run, "approval", "vfalse") == "late"
+
+
+def test_a_rejection_that_the_workflow_got_over_stays(run):
+    run.begun(asks_twice)
+    answer(run, "early", ERROR)
+    end(run, 1)
+    answer(run, "late", ERROR)
+    assert run.state == "failed"
+
+    assert retry(run) == []
+
+    assert answer(run, "early", "vtrue") == "late"
+    assert answer(run, "late", "vtrue") == "accepted"
+    assert (run.state, run.field("result")) == ("completed", "true")
+
+
+def test_a_value_that_came_before_the_failure_stays_the_promises(run):
+    run.begun(approved)
+    answer(run, "approval", "vtrue")
+    end(run, 0, 0, good=False)
+
+    assert retry(run) == ["0.0"]
+    assert answer(run, "approval", "vfalse") == "late"
+    end(run, 0, 0, value="v7")
+    assert run.field("result") == "7"
 
 
 def test_a_workflow_that_failed_by_itself_is_run_again_with_all_it_had(run):
