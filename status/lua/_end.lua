@@ -4,7 +4,7 @@
 -- the listing forgets what Redis forgets, a few runs at each end of one.
 local TELL_MS = 24 * 3600 * 1000
 local function end_run(was, state, result, error, token, now)
-  local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose', 'tells')
+  local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose', 'tells', 'bits')
   local keep_ms = tonumber(f[1])
   redis.call('HSET', RUN, 'ctoken', token, 'finished_ms', int(now))
   if result ~= '' then redis.call('HSET', RUN, 'result', result) end
@@ -23,6 +23,7 @@ local function end_run(was, state, result, error, token, now)
     -- Its parents must be able to hear of it, however short it is kept; `told` sets it right.
     redis.call('PEXPIRE', RUN, int(math.max(keep_ms, TELL_MS)))
   end
+  for n in string.gmatch(f[5] or '', '%d+') do redis.call('PEXPIRE', JOINS .. n .. ':done', int(keep_ms)) end
   -- A join that still has a claim goes when the claim does; this is for a claim that nobody gives back.
   if tonumber(f[3] or '0') > 0 then
     local awaits = redis.call('HKEYS', JOURNAL)

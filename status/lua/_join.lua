@@ -14,6 +14,18 @@ local function has_ended(n, p)
   return redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 or redis.call('HEXISTS', JOINS .. n, 's' .. p) == 0
 end
 
+-- Which items of a batch that keeps no outcomes have succeeded: a bit each. It outlives a batch that ended badly, for a
+-- retry of the run does not make them again; `bits` of the run names the awaits that have one, so that it has an end.
+local function keep_bits(n, verdict)
+  local bits = JOINS .. n .. ':done'
+  if verdict == 'all' then
+    redis.call('UNLINK', bits)
+  elseif redis.call('EXISTS', bits) == 1 then
+    local known = redis.call('HGET', RUN, 'bits')
+    redis.call('HSET', RUN, 'bits', known and (known .. ',' .. n) or n)
+  end
+end
+
 local function drop_join(n) redis.call('UNLINK', JOINS .. n, JOINS .. n .. ':items', JOINS .. n .. ':live') end
 
 -- The claims that outlive their part, flat: p, token, where, interruptible, ... The caller stops them.
@@ -97,7 +109,10 @@ local function decide(n, verdict, index, by, now)
   local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
   local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }
-  if f[8] then entry['n'] = f[4] .. '|' .. f[5] end
+  if f[8] then
+    entry['n'] = f[4] .. '|' .. f[5]
+    keep_bits(n, verdict)
+  end
   redis.call('HSET', JOURNAL, n, cjson.encode(entry))
   redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now), 'waits', 0)
   if f[7] then drop_timer('join', n, '', nonce) end
@@ -158,7 +173,11 @@ local function end_part(n, p, outcome, by, now)
     'outside')
   local ok, bad = tonumber(f[4]), tonumber(f[5])
   if good then ok = ok + 1 else bad = bad + 1 end
-  if f[10] ~= '0' or (not good and f[1] == 'all') then redis.call('HSET', JOURNAL, n .. '.' .. p, outcome) end
+  if f[10] ~= '0' or (not good and f[1] == 'all') then
+    redis.call('HSET', JOURNAL, n .. '.' .. p, outcome)
+  elseif good then
+    redis.call('SETBIT', join .. ':done', p, 1)
+  end
   redis.call('HSET', join, 'ok', ok, 'bad', bad)
   if good and f[1] == 'quorum' then
     local order = redis.call('HGET', JOURNAL, n .. ':order')
@@ -188,11 +207,20 @@ local function start_part(n, p, now)
   return { tostring(p), f[1] or '1', f[2], f[3], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' }
 end
 
+-- The first part from p on whose bit is not set. BITPOS counts in bytes.
+local function first_undone(bits, p)
+  while redis.call('GETBIT', bits, int(p)) == 1 do
+    p = p % 8 == 0 and redis.call('BITPOS', bits, 0, int(p / 8)) or p + 1
+  end
+  return p
+end
+
 -- The next part of a batch gets the place of one that has ended. It is filed as a part of any join is.
 local function enter_window(n, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step')
+  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step', 'again')
   local size, p, chunk = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
+  if f[6] then p = first_undone(join .. ':done', p) end
   while p < size and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 do p = p + 1 end -- kept by a retry of the run
   redis.call('HSET', join, 'next', int(p + 1))
   if p >= size then return {} end

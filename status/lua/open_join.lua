@@ -171,6 +171,14 @@ if batch then
     ok = ok + 1
     first = first == '' and p or first
   end
+  local bits = join .. ':done'
+  if state[7] == n .. '|' .. fp and redis.call('EXISTS', bits) == 1 then
+    for p in pairs(kept) do redis.call('SETBIT', bits, p, 1) end
+    ok = redis.call('BITCOUNT', bits)
+    redis.call('HSET', join, 'again', 1)
+  else
+    redis.call('UNLINK', bits)
+  end
   for _ = 1, math.min(size - ok, tonumber(ARGV[at + 3])) do enter_window(n, now) end
 end
 if state[7] then

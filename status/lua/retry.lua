@@ -9,7 +9,7 @@
 -- Parts of await n that had succeeded keep their outcome, so that they don't have their effect again: `kept`
 -- has the generation that each of them ran in. `gens` has the await that each generation began with.
 local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
-  'deadline_ms', 'since_ms', 'submitted_ms', 'undoer')
+  'deadline_ms', 'since_ms', 'submitted_ms', 'undoer', 'bits')
 local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
 if not state then return { 'gone' } end
 if not FINAL[state] then
@@ -82,6 +82,14 @@ for _, key in ipairs({ STEPS, LATE }) do
     if later and not stays then redis.call('HDEL', key, field) end
   end
 end
+
+-- Of the items of batches: await n begins with what is done, a later one with nothing.
+local bits = {}
+for m in string.gmatch(f[13] or '', '%d+') do
+  if tonumber(m) > n then redis.call('UNLINK', JOINS .. m .. ':done') else bits[#bits + 1] = m end
+  if tonumber(m) == n then redis.call('PERSIST', JOINS .. m .. ':done') end
+end
+if f[13] then redis.call('HSET', RUN, 'bits', table.concat(bits, ',')) end
 
 local before = n > 0 and redis.call('HGET', JOURNAL, n - 1)
 local gen = int(tonumber(f[5] or '0') + 1)

@@ -59,6 +59,15 @@ async def first_failure(run: Run, items: int, window: int) -> list[int]:
         return [-1, error.index]
 
 
+#: How many items the workflow below has, if not as many as it was given.
+size = [0]
+
+
+@workflow(name="batch.uncollected")
+async def uncollected(run: Run, items: int, window: int) -> int:
+    return (await process_batch(double, range(size[0] or items), window, collect=False)).succeeded
+
+
 class Batches(Turns):
     """A run whose messages are kept, with their arguments, until the test plays them."""
 
@@ -124,6 +133,7 @@ class Batches(Turns):
 
 @pytest.fixture
 def batch(redis_client) -> Iterator[Batches]:
+    size[0] = 0
     with current_app() as app:
         yield Batches(app, redis_client)
 
@@ -369,6 +379,87 @@ def test_a_retried_run_does_not_repeat_the_items_that_had_succeeded(batch):
     batch.bodies.clear()
     assert batch.play() == [2 * n for n in range(ITEMS)]
     assert not set(done) & set(batch.bodies)
+
+
+def failed_after(batch: Batches, done: int, items: int = ITEMS) -> set[int]:
+    """A batch that keeps no outcomes, of which so many items have succeeded before one failed. Gives those."""
+    batch.started(uncollected, items)
+    while len(batch.bodies) < done:
+        batch.play_one()
+    batch.play_one(bad=True)
+    while batch.queue:
+        batch.play_one()
+    assert batch.state == "failed"
+    return set(batch.bodies[:done])
+
+
+def taken_up(batch: Batches) -> None:
+    operating.retry(batch.store, batch.id)
+    batch.bodies.clear()
+    batch.take()
+
+
+@pytest.mark.parametrize("done", [0, 1, 8, 20, 64])
+def test_a_batch_that_keeps_no_outcomes_does_not_repeat_its_items_either(batch, done):
+    before = failed_after(batch, done)
+    taken_up(batch)
+
+    assert batch.play() == ITEMS
+    assert sorted([*before, *batch.bodies]) == list(range(ITEMS))
+    assert batch.redis.keys("*:done") == []
+    assert keys_without_end(batch.redis) == []
+
+
+def test_what_is_done_of_a_batch_costs_a_bit_an_item_and_has_an_end(batch):
+    failed_after(batch, 900, items=1000)
+    (bits,) = batch.redis.keys("*:done")
+
+    assert batch.redis.strlen(bits) <= 1000 / 8
+    assert batch.redis.ttl(bits) > 0
+
+
+def test_an_item_that_succeeded_after_the_batch_had_failed_is_not_repeated(batch):
+    batch.started(uncollected)
+    late = batch.queue.pop(0)[0]
+    assert batch.store.begin(late, token="late", where="w").granted
+    for _ in range(10):
+        batch.play_one()
+    batch.play_one(bad=True)
+    while batch.queue:
+        batch.play_one()
+    batch.store.finish(late, token="late", kind="done", outcome="v0", began_ms=1)
+    before = set(batch.bodies[:10])
+    taken_up(batch)
+
+    assert batch.play() == ITEMS
+    assert sorted([0, *before, *batch.bodies]) == list(range(ITEMS))
+
+
+def test_other_items_after_a_retry_are_all_made(batch):
+    failed_after(batch, 20)
+    size[0] = ITEMS + 1
+    taken_up(batch)
+
+    assert batch.play() == ITEMS + 1
+    assert sorted(batch.bodies) == list(range(ITEMS + 1))
+
+
+def test_a_batch_is_retried_as_often_as_it_fails(batch):
+    done = failed_after(batch, 30)
+    for more in (10, 50):
+        taken_up(batch)
+        for _ in range(more):
+            batch.play_one()
+        done |= set(batch.bodies)
+        batch.play_one(bad=True)
+        while batch.queue:
+            batch.play_one()
+        assert batch.state == "failed"
+    taken_up(batch)
+
+    assert batch.play() == ITEMS
+    assert len(done) == 90
+    assert sorted([*done, *batch.bodies]) == list(range(ITEMS))
 
 
 @pytest.mark.parametrize(
