@@ -59,15 +59,15 @@ local function retire(n, p, nonce)
   if waits[2] then drop_timer('within', n, p, nonce) end
 end
 
--- A part ended after its join was decided: its outcome goes to `late`. If it carries an undo and succeeded, or may
--- have, the undo is owed at once as the part `<p>u`. Returns the undo to publish (see start_part) or {}.
+-- A part ended after its join was decided, or its time was up: its outcome goes to `late`. If it carries an undo and
+-- succeeded, or may have, the undo is owed at once as the part `<p>u`. Returns the undo to publish (see start_part) or {}.
 local function end_late(n, p, outcome, now)
   local join, kind = JOINS .. n, string.sub(outcome, 1, 1)
   local spec = redis.call('HGET', join, 's' .. p)
   local undo = kind ~= 'e' and spec and cjson.decode(spec)['undo']
-  redis.call('HSETNX', LATE, n .. '.' .. p, outcome)
+  local first = redis.call('HSETNX', LATE, n .. '.' .. p, outcome) == 1
   end_with_run(LATE)
-  if not undo then return {} end
+  if not undo or not first then return {} end
   loosen(n, 1)
   local twin = p .. 'u'
   redis.call('HSET', join, 's' .. twin, spec)

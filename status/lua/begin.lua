@@ -21,10 +21,8 @@ if claim and claim.token == token then
   return { 'granted', int(now), ends or '0' }
 end
 if redis.call('HEXISTS', JOURNAL, np) == 1 then return { 'ended' } end
-if f[2] then
-  if not twin then return { 'decided' } end
-  if redis.call('HEXISTS', LATE, np) == 1 then return { 'ended' } end
-end
+if f[2] and not twin then return { 'decided' } end
+if twin and redis.call('HEXISTS', LATE, np) == 1 then return { 'ended' } end
 if attempt ~= (f[3] or '1') then return { 'stale' } end
 if f[4] then return { 'early' } end
 local ticks = redis.call('MGET', TICK, GRACE)

@@ -38,12 +38,8 @@ local function too_late(before, mine)
   local undo = {}
   -- An attempt of it that timed out may have had its effect, whatever it said in the end.
   local timed_out = kind ~= 'done' and redis.call('HGET', join, 'z' .. p) == 't'
-  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end
+  if not before or before == 't' then undo = end_late(n, p, timed_out and 't' or outcome, now) end
   if mine then let_go(n, p, nonce) end
-  if before == 't' then
-    redis.call('HSETNX', LATE, np, outcome)
-    end_with_run(LATE)
-  end
   -- Another process of this part has succeeded already: then that is what happened.
   if string.sub(before or '', 1, 1) ~= 'v' then
     step_is(n, p, kind == 'done' and 'done' or 'stopped', attempt, ARGV[9], int(now))
@@ -62,7 +58,7 @@ local function finish()
   local mine = claim and claim.token == token
   -- A success counts even so: its attempt had timed out, but it did what was asked for.
   if f[3] == token and kind ~= 'done' and not mine then return { 'retrying', {}, {} } end
-  if f[2] and not before then before = redis.call('HGET', LATE, np) end
+  if (f[2] or twin) and not before then before = redis.call('HGET', LATE, np) end
   if not f[6] then before = before or 'v' end -- of a batch, which forgets the parts that have ended
   -- Said before: by this delivery, whose answer was lost, or by another that was as good.
   -- (An action that had timed out may still succeed; an undo that has is over.)

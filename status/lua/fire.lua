@@ -41,6 +41,9 @@ local function time_out()
     stop_child(n, p, claim.where)
   else
     redis.call('ZREM', DUE, part_id(n, p))
+    -- It is not running now, but an attempt that died, or timed out, may have had its effect. The sweep sends the undo.
+    local was = redis.call('HMGET', join, 'l' .. p, 'z' .. p)
+    if was[1] or was[2] == 't' then end_late(n, p, was[1] and 'u' or 't', now) end
   end
   step_is(n, p, 'failed', f[5] or '1', '', int(now))
   event('step.failed', step_name(n, p), 'timed out')

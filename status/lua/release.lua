@@ -22,7 +22,7 @@ if not text then before = before or 'v' end -- of a batch, which forgets the par
 local spec = cjson.decode(text or '{}')
 let_go(n, p, nonce)
 if not twin and (f[2] or before) then
-  if not before then undo = end_late(n, p, 'u', now) end
+  if not before or before == 't' then undo = end_late(n, p, 'u', now) end
   if string.sub(before or '', 1, 1) ~= 'v' then
     step_is(n, p, 'stopped', redis.call('HGET', join, 'a' .. p) or '1', '', int(now))
     event('step.stopped', step_name(n, p))

@@ -8,10 +8,11 @@ from contextlib import suppress
 import pytest
 
 import sagas
-from canvas import Retry, Run, StepFailed, fan_out_fail, race, workflow
+from canvas import Retry, Run, StepFailed, StepTimeout, fan_out_fail, race, workflow
 from saga import Saga, Strategy
 from saga.log import SagaLog
 from sagas import World, act, act_once, effects, log_states, owed, refuse, stuck, take_back
+from status.records import Timer
 
 
 def at_each_write(world: World, play: Callable[[], None], check: Callable[[], None]) -> int:
@@ -91,6 +92,45 @@ def test_no_undo_is_begun_again_once_its_outcome_is_recorded(world: World) -> No
         assert len(undos) <= 5
 
     at_each_write(world, play, check)
+
+
+@workflow(name="sagas.patient")
+async def patient(run: Run) -> str:
+    """Goes on without what took too long, and ends well."""
+    async with Saga(run, "order") as saga:
+        await saga.safe_step("a").with_compensation(take_back, "a").execute(act.s("a"))
+        try:
+            await saga.safe_step("b").with_compensation(take_back, "b").execute(act.s("b").within(60))
+        except StepTimeout:
+            await saga.safe_step("c").with_compensation(take_back, "c").execute(act.s("c"))
+    return "well"
+
+
+def test_what_succeeds_after_its_time_was_up_is_undone_though_the_saga_ends_well(world: World) -> None:
+    """As a race's loser is: the workflow was told that it had failed, so nobody will use or undo it."""
+
+    def time_is_up() -> None:
+        for shard in range(world.store.keys.shards):
+            for member in world.redis.zrange(world.store.keys.timers(shard), 0, -1):
+                if member.startswith("within|"):
+                    world.redis.zadd(world.store.keys.timers(shard), {member: 1})
+                    world.sweeper.fire(Timer.parse(member))
+        world.go_on(until=lambda: world.state() == "completed")
+
+    def play() -> None:
+        world.while_it_runs["b"] = time_is_up
+        world.submit(patient)
+        world.go_on()
+
+    def check() -> None:
+        assert world.state() == "completed"
+        sums = {name: sum(sign for named, sign in effects() if named == name) for name in "abc"}
+        late = world.field("result") == '"well"' and sums["c"] == 1
+        assert sums == ({"a": 1, "b": 0, "c": 1} if late else {"a": 1, "b": 1, "c": 0}), effects()
+        assert log_states()["a"] == "kept"
+        assert owed() == []
+
+    assert at_each_write(world, play, check) > 40
 
 
 def test_late_siblings_are_undone_wherever_it_was_killed(world: World) -> None:

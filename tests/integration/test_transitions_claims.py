@@ -422,6 +422,68 @@ def test_what_a_timed_out_part_says_after_its_run_has_an_end_too(run):
     assert run.redis.pttl(run.keys.late("r")) > 0
 
 
+@pytest.mark.parametrize("decided", [True, False])
+def test_an_action_that_succeeds_after_its_time_was_up_is_undone_at_once(run, decided):
+    """Nobody could use it, whether its join is decided or goes on with others."""
+    run.started(part(within_ms=1000, undo=True), *([] if decided else [part()]), policy="settle")
+    run.begin(0, "a")
+    run.fire("within", 0)
+
+    assert refs(run.finish("done", 0, "a", outcome="v7")) == [("0u", 1)]
+    assert refs(run.finish("done", 0, "a", outcome="v7")) == [], "it is owed already, and the sweep sends it"
+    assert (run.late(), run.loose()) == ({"0.0": "v7"}, 1)
+    assert run.begin("0u", "u") == "granted"
+    assert run.finish("done", "0u", "u", outcome="vnull").code == "recorded"
+    assert run.finish("done", "0u", "u", outcome="vnull").code == ("gone" if decided else "recorded")
+    assert run.begin("0u", "again") == ("gone" if decided else "ended")
+    assert (run.late(), run.loose()) == ({"0.0": "v7", "0.0u": "vnull"}, 0)
+    assert run.due() == ({""} if decided else {"0.1"})
+    if not decided:
+        run.begin(1, "b")
+        assert run.done(1, "b") == "decided"
+    assert not run.joined()
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_an_action_whose_process_died_after_its_time_was_up_may_have_had_its_effect(run, decided):
+    run.started(part(within_ms=1000, undo=True), *([] if decided else [part()]), policy="settle")
+    run.begin(0, "a")
+    run.fire("within", 0)
+
+    assert refs(run.release(0, "a")) == [("0u", 1)]
+    assert (run.late(), run.loose()) == ({"0.0": "u"}, 1)
+
+
+def test_an_action_that_fails_after_its_time_was_up_is_not_undone(run):
+    run.started(part(within_ms=1000, undo=True), policy="settle")
+    run.begin(0, "a")
+    run.fire("within", 0)
+
+    assert refs(run.finish("failed", 0, "a")) == []
+    assert (run.late(), run.loose()) == ({"0.0": ERROR}, 0)
+
+
+@pytest.mark.parametrize(("how", "late"), [("an attempt failed", {}), ("a process died", {"0.0": "u"})])
+def test_an_action_whose_time_was_up_between_two_attempts_is_undone_if_it_may_have_had_its_effect(run, how, late):
+    run.started(part(within_ms=1000, undo=True), part(), policy="settle")
+    run.begin(0, "a")
+    if how == "an attempt failed":
+        run.retry(0, "a")
+    else:
+        run.release(0, "a")
+    run.fire("within", 0)
+
+    assert run.late() == late
+    assert ("0.0u" in run.due()) is bool(late)
+
+
+def test_an_action_that_never_began_in_its_time_is_not_undone(run):
+    run.started(part(within_ms=1000, undo=True), policy="settle")
+    run.fire("within", 0)
+
+    assert (run.late(), run.loose(), run.joined()) == ({}, 0, False)
+
+
 def test_an_ended_part_is_not_begun_again(run):
     run.started(part(), part())
     run.begin(0, "a")

@@ -57,6 +57,13 @@ def _races(plan: Plan) -> bool:
     )
 
 
+def _times_out(plan: Plan) -> bool:
+    """Something that is to be undone has half a second, in a saga that ends well."""
+    covered = plan.joins[: plan.covered]
+    good = bool(plan.strategy) and plan.catches and not plan.raises and not plan.cancels_ms and not plan.deadline_s
+    return good and any(join.undone and not join.fatal and 0.5 in join.within_s for join in covered)
+
+
 def _flaky(plan: Plan) -> bool:
     return any(any(join.flaky) for join in plan.joins[:2])
 
@@ -72,7 +79,11 @@ def _fails_fast(plan: Plan) -> bool:
 
 # Lines of the scripts.
 HELD = "if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= at then return { 'held' } end\n"
-UNDO = "  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
+UNDO = "  if not before or before == 't' then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
+UNDO_IN_TIME = (
+    "  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
+    "  if before == 't' then redis.call('HSETNX', LATE, np, outcome) end_with_run(LATE) end\n"
+)
 LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
 MADE = "if was[2] == ARGV[4] then"
 EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
@@ -117,6 +128,14 @@ MUTATIONS = [
         "a late success is undone",
         (("finish", UNDO, ""),),
         wants=_races,
+    ),
+    Mutation(
+        2,
+        "what succeeds after its time was up is undone",
+        (("finish", UNDO, UNDO_IN_TIME),),
+        kinds=("pause",),
+        wants=_times_out,
+        seeds=200,
     ),
     Mutation(
         3,

@@ -245,13 +245,13 @@ class Reference:
                 raise _Failure
 
     def _known(self, entry: _Owed, late: dict[str, str]) -> str:
-        if entry.came:
-            return late.get(entry.place, "t") if entry.came == "t" else entry.came
         twin = late.get(f"{entry.place}u")
         if twin:
             self._undone += twin == "v"
             self.undo_failed |= twin != "v"
             return ""
+        if entry.came:
+            return late.get(entry.place, "t") if entry.came == "t" else entry.came
         return late.get(entry.place, "")
 
     def _undo(self) -> str:

@@ -96,7 +96,7 @@ class SagaWatch:
         seen, plan = self._world.watch.seen, self._world.plan
         n, _, p = place.partition(".")
         in_time, late = seen.journal.get(place, ""), seen.late.get(place, "")
-        if late[:1] in {"v", "u", "t"} and not in_time:
+        if late[:1] in {"v", "u", "t"} and in_time in {"", "t"}:
             return True  # nobody could use what it did
         if not reference.rolled_back or (int(n), p) not in self._world.watch.seen.granted:
             return False
