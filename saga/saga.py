@@ -320,8 +320,11 @@ def _recipe_of(action: Waitable[Any]) -> Recipe:
         raise ConfigError(f"{action!r} has its undo already: a saga takes calls and joins")
     recipe = action.recipe()
     if recipe.batch is not None:
+        # Each undo is an await, one after the other: for so many items that is no rollback, but a night's work.
         raise ConfigError(
-            f"{action!r} can't be undone item by item: let each item be a workflow with a saga of its own"
+            f"{action!r} can't be undone item by item: enter one undo for all of it before you await it, "
+            "saga.register(name, undo_all.s(...)); or, up to some hundred items, saga.run(fan_out_fail(...)) with an "
+            "undone_by each"
         )
     return recipe
 

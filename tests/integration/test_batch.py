@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from canvas.pulse import Sweeper
 from core import current_app
 from leaks import keys_without_end
 from runs import ERROR, UNKNOWN
-from saga import Saga
+from saga import Saga, database
 from status import operating
 from status.errors import ConfigError, TimedOut
 from status.records import PartRef, Timer, Wanted
@@ -484,11 +485,40 @@ def test_an_item_that_does_not_fit_is_named(batch):
     assert "argument n of batch.double" in str(batch.field("error"))
 
 
-def test_a_saga_refuses_a_batch(batch):
+def test_a_saga_refuses_a_batch_and_says_what_to_write(batch):
     @workflow(name="batch.in_saga")
     async def in_saga(run: Run) -> Any:
         async with Saga(run, "s") as saga:
             return await saga.safe_step("all").with_compensation(undo).execute(process_batch(double, [1], 1))
 
     batch.begun(in_saga)
-    assert "can't be undone item by item" in str(batch.field("error"))
+    assert "can't be undone item by item: enter one undo for all of it before you await it" in str(batch.field("error"))
+
+
+@step(name="batch.undo_all")
+def undo_all(of: str) -> str:
+    return f"all of {of} undone"
+
+
+@workflow(name="batch.undone_as_one")
+async def undone_as_one(run: Run, items: int, window: int) -> int:
+    async with Saga(run, "s") as saga:
+        saga.register("import", undo_all.s(run.id))
+        return (await process_batch(double, range(items), window, collect=False)).succeeded
+
+
+def test_a_batch_in_a_saga_has_one_undo_for_all_of_it(batch, tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "places", lambda: SimpleNamespace(database_url=f"sqlite:///{tmp_path}/log.db"))
+    batch.started(undone_as_one)
+    for _ in range(10):
+        batch.play_one()
+    batch.play_one(bad=True)
+    while list(batch.queue[0][1]) != [batch.id]:
+        batch.play_one()
+    undo_ref, _ = batch.queue.pop(0)
+    assert batch.store.begin(undo_ref, token="undo", where="w").granted
+    batch.store.finish(undo_ref, token="undo", kind="done", outcome='v"undone"', began_ms=1)
+    batch.take()
+
+    assert batch.state == "compensated"
+    database.dispose()
