@@ -18,6 +18,7 @@ from canvas import (
     current_step,
     fan_out,
     fan_out_fail,
+    process_batch,
     promise,
     quorum,
     race,
@@ -81,6 +82,27 @@ def limited(n: int, p: int, basis: int) -> int:
     return _play(n, p, basis)
 
 
+# A batch's step takes one item.
+@step(name="sim.do_item", retry=AGAIN)
+def do_item(item: tuple[int, int, int]) -> int:
+    return _play(*item)
+
+
+@step(name="sim.brisk_item", retry=AGAIN, interruptible=True)
+def brisk_item(item: tuple[int, int, int]) -> int:
+    return _play(*item)
+
+
+@step(name="sim.once_item", retry=AGAIN, idempotent=False)
+def once_item(item: tuple[int, int, int]) -> int:
+    return _play(*item)
+
+
+@step(name="sim.limited_item", retry=Retry(4, first_s=0.5, factor=1), timeout_s=2.0)
+def limited_item(item: tuple[int, int, int]) -> int:
+    return _play(*item)
+
+
 @step(name="sim.undo")
 def undo(_value: int | None) -> None:
     if stage.begins():
@@ -91,6 +113,7 @@ def undo(_value: int | None) -> None:
 
 
 STEPS = {"do": do, "brisk": brisk, "once": once, "limited": limited}
+ITEMS = {"do": do_item, "brisk": brisk_item, "once": once_item, "limited": limited_item}
 
 
 @workflow(name="sim.flow")
@@ -141,22 +164,31 @@ def _why(error: StepFailed) -> str:
 async def _await(run: Run, n: int, join: Join, basis: int, saga: Saga | None) -> Any:
     if join.kind == "sleep":
         return await run.sleep(join.delay_s)
-    recipe = _recipe(join, [_part(n, join, p, basis) for p in range(len(join.good))])
+    recipe = _batch(n, join, basis) if join.window else _recipe(join, _parts(n, join, basis))
     if join.timeout_s:
         recipe = with_timeout(recipe, join.timeout_s)
     if saga is not None and join.undone:
         recipe = saga.safe_step(f"await {n}").with_compensation(undo).execute(recipe)
     got = await recipe
     match join.kind:
-        case "fan_out_fail":
+        case "fan_out_fail" | "batch":
             return list(got)
-        case "fan_out":
+        case "fan_out" | "settled":
             return [list(got.results), [[p, _why(error)] for p, error in got.bad]]
         case "race":
             return [got.index, got.value]
         case "quorum":
             return [list(one) for one in got]
     return got
+
+
+def _batch(n: int, join: Join, basis: int) -> Any:
+    items = [(n, p, basis) for p in range(len(join.good))]
+    return process_batch(ITEMS[join.step(0)], items, join.window, settle=join.kind == "settled")
+
+
+def _parts(n: int, join: Join, basis: int) -> list[Any]:
+    return [_part(n, join, p, basis) for p in range(len(join.good))]
 
 
 def _part(n: int, join: Join, p: int, basis: int) -> Any:

@@ -64,6 +64,10 @@ def _times_out(plan: Plan) -> bool:
     return good and any(join.undone and not join.fatal and 0.5 in join.within_s for join in covered)
 
 
+def _batch(plan: Plan) -> bool:
+    return 0 < plan.joins[0].window < len(plan.joins[0].good)
+
+
 def _flaky(plan: Plan) -> bool:
     return any(any(join.flaky) for join in plan.joins[:2])
 
@@ -84,6 +88,7 @@ UNDO_IN_TIME = (
     "  if not before then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
     "  if before == 't' then redis.call('HSETNX', LATE, np, outcome) end_with_run(LATE) end\n"
 )
+REFILL = "  if f[5] and not f[4] then return enter_window(n, now) end\n"
 LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
 MADE = "if was[2] == ARGV[4] then"
 EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
@@ -136,6 +141,12 @@ MUTATIONS = [
         kinds=("pause",),
         wants=_times_out,
         seeds=200,
+    ),
+    Mutation(
+        1,
+        "the end of an item files the next",
+        (("_join", REFILL, ""),),
+        wants=_batch,
     ),
     Mutation(
         3,
@@ -254,7 +265,7 @@ MUTATIONS = [
     Mutation(
         9,
         "parts of a decided join don't begin",
-        (("begin", "  if not twin then return { 'decided' } end\n", ""),),
+        (("begin", "if f[2] and not twin then return { 'decided' } end\n", ""),),
         kinds=("late", "reorder"),
         wants=_several,
         seeds=200,

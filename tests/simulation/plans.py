@@ -15,7 +15,8 @@ class Join:
     """One await.
 
     Attributes:
-        kind: await, fan_out_fail, fan_out, race, quorum or sleep.
+        kind: await, fan_out_fail, fan_out, race, quorum, sleep, batch (ends with its first failure) or settled (a batch
+            that gives every outcome).
         good: Whether each part succeeds in the end.
         flaky: How many attempts of it fail before.
         delayed: Whether it starts `delay_s` later.
@@ -24,6 +25,7 @@ class Join:
         timeout_s: Of the whole await, 0: none.
         fatal: The workflow lets its error through.
         undone: In the saga: each part has an undo.
+        window: How many items of a batch run at once.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Join:
     timeout_s: float = 0.0
     fatal: bool = False
     undone: bool = False
+    window: int = 0
 
     def step(self, p: int) -> str:
         return self.steps[p] if self.steps else "do"
@@ -95,11 +98,29 @@ def draw(random: Random) -> Plan:
         for join in joins[: plan.covered]:
             join.undone = random.random() < 0.8
             join.fatal = random.random() < 0.4
+    for join in joins:
+        _make_batch(join)
     if random.random() < 0.15:
         plan.deadline_s = random.choice([0.5, 2.0, 6.0])
     if random.random() < 0.25:
         plan.cancels_ms = tuple(random.randint(1, 6000) for _ in range(random.choice([1, 1, 2])))
     return plan
+
+
+def _make_batch(join: Join) -> None:
+    """Of some joins of steps a batch, larger than they were."""
+    # By what was drawn, and not by the next numbers: else each plan of all that were known before would be another.
+    random = Random(repr(join))
+    plain = not any(join.delayed) and not any(join.within_s) and "promise" not in join.steps and not join.undone
+    if join.kind not in {"fan_out_fail", "fan_out"} or not plain or random.random() < 0.5:
+        return
+    more = random.randint(0, 4)
+    join.kind = {"fan_out_fail": "batch", "fan_out": "settled"}[join.kind]
+    join.good += [random.random() < 0.9 for _ in range(more)]
+    join.flaky += [random.choice([0, 0, 1]) for _ in range(more)]
+    size = len(join.good)
+    join.delayed, join.within_s, join.steps = [False] * size, [0.0] * size, [join.steps[0]] * size
+    join.window = random.randint(1, max(1, size - 1))
 
 
 def _join(random: Random, *, saga: bool) -> Join:

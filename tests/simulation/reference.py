@@ -283,12 +283,12 @@ def verdict(n: int, join: Join, came: dict[int, str], basis: int = 0) -> tuple[A
     match join.kind:
         case "sleep":
             return (None,) if good else None
-        case "await" | "fan_out_fail":
+        case "await" | "fan_out_fail" | "batch":
             if bad:
                 return (["StepFailed", failures],)
             if len(good) == size:
                 return (values[0] if join.kind == "await" else values,)
-        case "fan_out":
+        case "fan_out" | "settled":
             if len(came) == size:
                 return ([values, failures],)
         case "race":

@@ -34,7 +34,7 @@ def first_violation(on: Ground, mutation: Mutation) -> int:
     for tried, seed in enumerate(seeds_of(mutation), 1):
         try:
             world(on, mutation, seed, mutation.patches).play()
-        except Violation as found:
+        except (Violation, KeyError) as found:  # a batch that was decided too soon lacks an outcome
             print(f"{mutation.name}: found in {tried} seeds: {found}")
             return seed
         assert tried < mutation.seeds, f"{tried} seeds, and nobody misses: {mutation.what}"
