@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from saga import operate
 from saga.chain import chain
 from saga.effects import Receipt
 from saga.receipt import receipt
@@ -19,8 +20,8 @@ __all__ = ["CompensatedStep", "Receipt", "SafeStep", "Saga", "Strategy", "chain"
 
 _add(_Look.SAGA, "saga.doctor:look")
 
-#: Imported for what it registers: the workflow behind `runs saga resume`.
-_ = resume_run
+#: Imported for what it registers: the workflow behind `runs saga resume`. `operate` is for programs.
+_ = resume_run, operate
 
 
 def _commands() -> "click.Command":

@@ -168,6 +168,14 @@ def heeds_its_time() -> int:
     return attempt
 
 
+@step(name="flow.undo_at_the_bank", retry=Retry(1))
+def undo_at_the_bank(what: str | None) -> None:
+    """Gives up as long as the bank is closed."""
+    if not _redis().exists("bank"):
+        raise TerminalError("the bank is closed", 503)
+    _redis().rpush(NOTES, f"undo {what}")
+
+
 # --- workflows -------------------------------------------------------------------------
 
 
@@ -303,6 +311,14 @@ async def cancelled_in_saga(run: Run) -> None:
     async with Saga(run, "s") as saga:
         await saga.safe_step("a").with_compensation(undo).execute(note.s("a"))
         await heeds.s(30)
+
+
+@workflow(name="flow.gives_up")
+async def gives_up(run: Run) -> None:
+    async with Saga(run, "s") as saga:
+        for what in ("a", "b"):
+            await saga.safe_step(what).with_compensation(undo_at_the_bank).execute(note.s(what))
+        await fail.s("sold out")
 
 
 @workflow(name="flow.parent")
