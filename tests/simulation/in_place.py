@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from random import Random
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from celery.app.task import Context
 
 from canvas import granted
 from canvas.in_place import InPlace, Place
+from canvas.perform import limits
 from simulation.broker import Sent
 from simulation.hosts import Job, SimRequest
+from status.records import NONE_WANTED, Wanted
 
 if TYPE_CHECKING:
     from canvas.perform import Here
@@ -29,6 +32,11 @@ class SimInPlace(InPlace):
 
     def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
         return self._world.random.choice([0.0005, 0.0005, 0.003, None])
+
+    def next_item(self, step: Step[Any, Any]) -> Wanted:
+        if step.interruptible or self._world.random.random() < 0.4:
+            return NONE_WANTED
+        return Wanted("+", uuid4().hex, self._host.name, *limits(step, step.policy, 1))
 
     def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         world, child = self._world, self._world.current

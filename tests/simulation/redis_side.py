@@ -159,7 +159,8 @@ class SimScripts(Scripts):
         if name == "open_join" and answer[0] == "granted":
             self._granted(PartRef(self._world.run_id, args[0], args[9], args[2], 1), args[10])
         elif name == "finish" and answer[0] != "decided" and len(answer) > 3:
-            self._granted(PartRef(self._world.run_id, args[0], args[12], args[2], 1), args[13])
+            next_one = answer[2][0] if args[12] == "+" else args[12]
+            self._granted(PartRef(self._world.run_id, args[0], next_one, args[2], 1), args[13])
         return answer
 
     def _granted(self, ref: PartRef, token: str, undoes: str | None = None) -> None:
