@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from status import here, operating, promises
+from status import channels, here, operating, promises
 from status.models import Event, Page, RunStatus
 from status.states import State
 
@@ -116,3 +116,17 @@ def reject_promise(run_id: str, name: str, error: str, *, code: int = 500) -> st
         StoreUnavailable: Redis does not answer.
     """
     return promises.reject(run_id, name, error, code)
+
+
+def send(run_id: str, channel: str, value: Any) -> str:
+    """Send a message to a channel of a run, as JSON; where its type is known, `channel.send` checks the value too.
+
+    Returns:
+        `accepted`: it is received now or later, after those before it; `late`: the run has ended; `unknown`.
+
+    Raises:
+        PayloadError: The value is not JSON.
+        ConfigError: The run id or the name is malformed.
+        StoreUnavailable: Redis does not answer; whether the run has the message is not known.
+    """
+    return channels.send(run_id, channel, channels.json_text(value))

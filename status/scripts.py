@@ -32,14 +32,14 @@ _RUN_ID = re.compile(r"^run_id:(\w+)", re.MULTILINE)
 RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
-        "abandon", "retry", "resolve", "child", "told",
+        "abandon", "retry", "restart", "resolve", "send", "child", "told",
         "enter", "leaving", "turn_down", "reassert",
     }
 )  # fmt: skip
 
 #: Those that move no part go without `_join.lua`: each call of a script makes its functions anew.
 MOVE_NO_PART = frozenset(
-    {"submit", "complete", "vouch", "park", "repair", "retry", "child", "told", "leaving", "turn_down"}
+    {"submit", "complete", "restart", "vouch", "park", "repair", "retry", "child", "told", "leaving", "turn_down"}
 )
 
 #: Those that end a run.
