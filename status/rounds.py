@@ -38,7 +38,7 @@ class Round:
             number=int(fields["round"]),
             first=int(fields["first"]),
             began_ms=int(fields["round_ms"]),
-            entered=int(fields["entered"]),
+            entered=int(fields["entries"]),
             phase=phase,
             progress=progress,
             metadata=metadata,

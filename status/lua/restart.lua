@@ -2,7 +2,7 @@
 --
 -- ARGV[1] seen     nonce of the last await the turn has read   ARGV[2] token, made once by this turn
 -- ARGV[3] input (JSON)                ARGV[4] first: the await that the round begins with, the next that nobody has had
--- ARGV[5] entered  entries in sagas so far                     ARGV[6] status that the round begins with (JSON)
+-- ARGV[5] entries of sagas so far                      ARGV[6] status that the round begins with (JSON)
 -- ARGV[7] how many values of status follow (0 or 3), then phase, progress, metadata (JSON); then the
 -- number of events and, for each, kind, name, detail
 --
@@ -39,7 +39,7 @@ for _, key in ipairs({ JOURNAL, STEPS, LATE }) do
 end
 local round = int(tonumber(f[5] or '1') + 1)
 redis.call('HDEL', RUN, 'error', 'again', 'kept', 'turns', 'given_up', 'gone')
-redis.call('HSET', RUN, 'round_input', ARGV[3], 'first', ARGV[4], 'entered', ARGV[5], 'carried', ARGV[6], 'round', round,
+redis.call('HSET', RUN, 'round_input', ARGV[3], 'first', ARGV[4], 'entries', ARGV[5], 'carried', ARGV[6], 'round', round,
   'round_ms', int(now), 'round_token', ARGV[2], 'seen', ARGV[2] .. '#', 'waits', 0, 'updated_ms', int(now))
 if f[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end
 if f[1] == 'pending' or f[1] == 'suspended' then set_state(f[1], 'running', now) end
