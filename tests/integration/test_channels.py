@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import date
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ from status.operating import retry
 from status.records import NewPart
 from turns import Turns
 
-MESSAGES = 10_000
+MESSAGES, CHUNK = 10_000, 500
 
 
 def waits(name: str = "jobs", within_ms: int = 0) -> NewPart:
@@ -328,19 +328,19 @@ def test_a_thousand_receives_in_one_await(run):
 
 def test_memory_and_time_of_a_message_stay_the_same_with_ten_thousand_unread(run):
     run.submit()
-    used, commands = [], []
+    used, us = [0], []
     for value in range(MESSAGES):
         say(run, f'"{value:040}"', token=f"t.{value + 1}")
-        if (value + 1) % (MESSAGES // 2) == 0:
+        if (value + 1) % CHUNK == 0:
             used.append(run.redis.memory_usage(run.keys.unread("r", "jobs"), samples=0))
-            info = run.redis.info("commandstats")["cmdstat_evalsha"]
-            commands.append(info["usec_per_call"])
+            us.append(run.redis.info("commandstats")["cmdstat_evalsha"]["usec_per_call"])
             run.redis.config_resetstat()
 
-    per_message = [used[0] / (MESSAGES / 2), (used[1] - used[0]) / (MESSAGES / 2)]
-    assert max(per_message) < 43 + 20, f"bytes a message of 43: {per_message}"
-    # The same work, however many there are. Generous: a search through them would be a hundred times as long.
-    assert commands[1] < 5 * commands[0], f"us a message: {commands}"
+    per_message = [(after - before) / CHUNK for before, after in pairwise(used)]
+    assert max(per_message) < 43 + 5, f"bytes a message of 43: {per_message}"
+    # The same work, however many there are. The quickest of each half: others use this machine too.
+    half = len(us) // 2
+    assert min(us[half:]) < 3 * min(us[:half]), f"us a message: {us}"
     assert run.open(waits()) == "answered"
 
 
