@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac")
 
-#: A turn that finds so often that the run has moved on (it was overtaken, a message was there already, a new round
-#: began) makes room for others, and goes on as a message.
+#: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room for
+#: others, and goes on as a message.
 STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.
@@ -281,7 +281,7 @@ def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bo
         return True
     answer = engine.store.restart(
         record.run_id,
-        seen=seen_of(record),
+        seen=seen_of(record, run.next_await),
         token=token_hex(16),
         input_json=input_json,
         first=run.next_await,
@@ -291,7 +291,9 @@ def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bo
     )
     if answer == "restarted":
         run.let_out()
-    return answer == "gone"
+        # Not here and now: a run without end would let nobody else have this process.
+        engine.send_turn(record.run_id, record.workflow)
+    return answer != "moved"
 
 
 def _end(

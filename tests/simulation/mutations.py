@@ -90,7 +90,6 @@ DROPS_THE_REST = """    if end_part(n, p, outcome, nonce, now) then
       return { 'answered' }
     end"""
 SENT_BEFORE = "if last and tonumber(number) <= tonumber(last) then"
-AS_READ = "if f[2] ~= ARGV[1] or f[3] ~= '' then return { 'moved' } end\nlocal now, at = now_ms(), 7\n"
 LIMIT, CLAIM = "local limit_ms", "local claim, now, limit_ms"
 
 MUTATIONS = [
@@ -340,14 +339,5 @@ MUTATIONS = [
         (("restart", "if f[4] == ARGV[2] then", "if false then"),),
         kinds=("resend",),
         wants=_restarts,
-    ),
-    Mutation(
-        7,
-        "a new round follows the journal that its turn has read",
-        (("restart", AS_READ, "local now, at = now_ms(), 7\n"),),
-        kinds=("preempt", "repeat", "late"),
-        more={"preempt": 0.5, "repeat": 0.8, "late": 0.5},
-        wants=_restarts,
-        seeds=200,
     ),
 ]
