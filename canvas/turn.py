@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac")
 
-#: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room for
-#: others, and goes on as a message.
+#: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room
+#: for others, and goes on as a message.
 STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.

@@ -22,6 +22,7 @@ from status.operating import retry
 from status.records import News, PartRef, Remark
 from turns import Turns
 
+ROUNDS = 300
 jobs = channel("jobs", int)
 approval = promise("approval", int)
 
@@ -301,6 +302,55 @@ def test_a_replayed_round_is_the_same(turns):
     turns.take()
 
     assert turns.everything() == before
+
+
+def test_three_hundred_rounds_leave_what_one_has(turns):
+    """`python -m bench.rounds` does a hundred thousand, with a worker."""
+
+    @workflow(name="restart.endless")
+    async def endless(run: Run, total: int = 0) -> int:
+        run.update_status(phase="counting", total=total)
+        weight = await jobs.receive()
+        return await run.restart(total + weight) if weight else total
+
+    def size() -> dict[str, int]:
+        names = [key for key in turns.redis.scan_iter("*:r*") if ":events:" not in key]  # which are capped
+        return {name: turns.redis.memory_usage(name, samples=0) for name in names}
+
+    begin(turns, endless)
+    sizes = []
+    for number in range(ROUNDS):
+        jobs.send("r", 1)
+        take(turns)
+        if (number + 1) % (ROUNDS // 3) == 0:
+            sizes.append(size())
+            assert turns.redis.hlen(turns.keys.journal("r")) == 0
+    jobs.send("r", 0)
+    take(turns)
+
+    assert (turns.field("result"), get_status("r").round) == (str(ROUNDS), ROUNDS + 1)
+    assert len(sizes[1]) == len(sizes[2]), sizes  # the open await has another number
+    assert sum(sizes[2].values()) <= sum(sizes[1].values()) + 16, sizes
+
+
+def test_a_child_is_told_of_when_its_last_round_has_ended(turns):
+    @workflow(name="restart.parent")
+    async def parent(run: Run) -> list[str]:
+        return await rounds.s(1, [])
+
+    begin(turns, parent)
+    child_run = Turns(turns.engine.app, turns.redis)
+    child_run.id, child_run.engine = child_id("r", "0.0", 0), turns.engine
+    turns.sent.clear()
+    for n in range(2):
+        child_run.take()
+        assert get_status(child_run.id).round == n + 1
+        child_run.end(n)
+        child_run.take()
+    take(turns)
+
+    assert (get_status(child_run.id).state, turns.state) == ("completed", "completed")
+    assert len(json.loads(turns.field("result"))) == 6
 
 
 def test_submitting_it_again_gives_the_run_whatever_round_it_is_in(turns):
