@@ -80,7 +80,8 @@ def cancel(run_id: str, reason: str = "", *, abandon: bool = False) -> None:
 def retry(run_id: str) -> None:
     """Take a run that failed, timed out or was cancelled up again, from the step that failed.
 
-    What had succeeded stays as it is, the failed step's siblings included. Its time limit begins anew. A run that is
+    What had succeeded stays as it is, the failed step's siblings included. Messages that the forgotten awaits had
+    received are received anew. Its time limit begins anew. A run that is
     parked looks at once whether the code fits now.
 
     Raises:

@@ -20,7 +20,7 @@ app.set_default()
 mail = channel("mail", tuple[str, int])
 
 #: Awaits of a round: so many messages at once.
-AT_ONCE = (1, 1, 40, 8, 50)
+AT_ONCE = (1, 9, 90)
 
 
 @workflow(name="mailbox.read")

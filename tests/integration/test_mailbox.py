@@ -15,7 +15,7 @@ from waiting import wait_until
 
 MESSAGES, SENDERS = 10_000, ("ann", "bob", "eve", "sam")
 #: A worker is killed when the run is in these rounds (of 100).
-KILLED_IN = (3, 15, 30, 50, 75)
+KILLED_IN = (5, 20, 40, 70)
 QUIET = ("--without-mingle", "--without-gossip")
 
 
