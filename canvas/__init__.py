@@ -2,6 +2,7 @@
 
 from canvas.batch import Counts, map_concurrent, process_batch
 from canvas.call import Call
+from canvas.channels import Channel, channel
 from canvas.context import CurrentStep, current_step
 from canvas.handle import RunHandle
 from canvas.install import install
@@ -42,6 +43,7 @@ __all__ = [
     "Answer",
     "Call",
     "Cancelled",
+    "Channel",
     "CompensationFailed",
     "ConfigError",
     "Counts",
@@ -77,6 +79,7 @@ __all__ = [
     "UnknownWorkflow",
     "Waitable",
     "Workflow",
+    "channel",
     "current_step",
     "fan_out",
     "fan_out_fail",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from canvas.channels import Receive
 from canvas.context import refuse_in_workflow
 from canvas.outcomes import Decision
 from canvas.payload import Adapter
 from canvas.waitables import Join, Part, Recipe, checked_s
 from status import promises
 from status.errors import ConfigError, TimedOut
+from status.models import PROMISE
 from status.records import NewPart
 from status.states import Answer
 
@@ -71,7 +73,7 @@ class Promise(Part[T], Generic[T]):
 
     @property
     def task_name(self) -> str:
-        return f"promise {self.name}"
+        return f"{PROMISE}{self.name}"
 
     def prepare(self) -> NewPart:
         return NewPart(kind="promise", queue="", label=self.name)
@@ -84,9 +86,12 @@ class Promise(Part[T], Generic[T]):
 
 
 def check_value(engine: Engine, run_id: str, name: str, text: str) -> None:
-    """Refuse a value that does not fit the promise that a run waits for, if its workflow is known here.
+    """Refuse a value that does not fit what a run waits for from outside, if its workflow is known here.
 
     The run is replayed for that, as a turn does it: only its code knows the type.
+
+    Args:
+        name: As the timeline has it: `promise approval`, `channel jobs`.
 
     Raises:
         PayloadError: The value does not fit.
@@ -95,7 +100,7 @@ def check_value(engine: Engine, run_id: str, name: str, text: str) -> None:
 
     recipe = asked_by(engine, run_id)
     for part in recipe.parts if recipe else ():
-        if isinstance(part, Promise) and part.name == name:
+        if isinstance(part, Promise | Receive) and part.task_name == name:
             part.value(text)
 
 

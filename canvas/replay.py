@@ -17,6 +17,7 @@ from typing import Any, Self
 from canvas.context import in_workflow
 from canvas.joins import warn_of_unseen
 from canvas.outcomes import Decision, describe
+from canvas.restart import Restart
 from canvas.run import Run
 from canvas.waitables import Recipe, Waitable
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
@@ -46,6 +47,13 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarts:
+    """It begins anew."""
+
+    input_json: str
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """It failed."""
 
@@ -66,7 +74,7 @@ class Parked:
     error: ErrorInfo
 
 
-Move = Asks | Returned | Raised | Stopped | Parked
+Move = Asks | Returned | Restarts | Raised | Stopped | Parked
 Body = Callable[..., Coroutine[Any, Any, Any]]
 
 
@@ -148,6 +156,8 @@ class Replay:
 
     def _hear(self, journal: Mapping[str, str]) -> Move | None:
         """Answer its await from the journal, or say what it asks for."""
+        if isinstance(self._asked.value, Restart):
+            return _ended(Restarts(self._asked.value.input_json), self.run, journal)
         try:
             answer = _answer(self._asked.value, self.run, journal)
         except _Thrown as thrown:

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 from uuid import UUID
 
 from canvas.children import Start
 from canvas.outcomes import Decision
 from canvas.payload import compact
+from canvas.restart import Restart, refuse_while_owed
 from canvas.waitables import Join, Part, Sleep
 from status.errors import ConfigError
 from status.records import FIRST_GENERATION, Generations, News, Remark, key_of_part
+from status.rounds import Round
 
 if TYPE_CHECKING:
     from canvas.call import Call
@@ -83,10 +85,29 @@ class Run:
         self.last_decision: Decision | None = None
         #: Whether the next await is in the journal: what is said before it was recorded with it.
         self.replaying = False
+        #: Makes the arguments of a further round a text; who drives the workflow says how.
+        self.write_input: Callable[[Any, Any], str] = lambda args, kwargs: compact([args, kwargs])
+        #: Each is asked what may still have to be undone.
+        self.owed: list[Callable[[], Sequence[str]]] = []
         #: Entries in sagas so far, undos that succeeded, and whether one gave up.
         self.entered = 0
         self.undone = 0
         self.undo_failed = False
+
+    def in_round(self, round: Round) -> Run:  # noqa: A002  # as one says it
+        """Begin with what a later round of the run begins with."""
+        if round.number == 1:
+            return self
+        self.next_await, self.entered, self._now_ms = round.first, round.entered, round.began_ms
+        self._random = Random(f"{self.id}~{round.number}")  # noqa: S311
+        self._ids = Random(f"{self.id}~{round.number}/uuid")  # noqa: S311
+        self._phase, self._progress, self._metadata = round.phase, round.progress, dict(round.metadata)
+        return self
+
+    @property
+    def status(self) -> tuple[str, float, dict[str, Any]]:
+        """Phase, progress and metadata as the workflow has set them."""
+        return self._phase, self._progress, self._metadata
 
     # --- for workflows ------------------------------------------------------------
 
@@ -122,6 +143,22 @@ class Run:
             StepFailed (when awaited): The id is taken by a run with other arguments.
         """
         return Join(Start(call.with_run_id(run_id) if run_id else call).recipe())
+
+    def restart(self, *args: Any, **kwargs: Any) -> Join[Never]:
+        """Begin anew, with an empty journal: `return await run.restart(...)`, for loops without end.
+
+        The run keeps its id, deadline and status, its promises and the messages that are not received yet. What a
+        round remembers it gives to the next as an argument. Nothing that follows is run.
+
+        Args:
+            args, kwargs: As the workflow takes them.
+
+        Raises:
+            PayloadError: An argument does not fit.
+            ConfigError: A saga's block that has something to undo is not left yet.
+        """
+        refuse_while_owed([name for ask in self.owed for name in ask()])
+        return Restart(self.write_input(args, kwargs))
 
     def update_status(
         self, *, phase: str | None = None, progress: float | None = None, **metadata: str | float | bool | None

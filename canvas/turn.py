@@ -13,12 +13,13 @@ from canvas import children
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, describe
 from canvas.payload import compact
-from canvas.replay import Asks, Move, Parked, Raised, Replay, Returned, Stopped, mismatch
+from canvas.replay import Asks, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
 from status.models import error_to_json
 from status.records import NONE_WANTED, Opening, PartRef, RunRecord, nonce_of
+from status.rounds import Round
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac")
 
-#: A turn that is overtaken this often leaves the run to those that overtake it: it is due.
+#: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room
+#: for others, and goes on as a message.
 STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.
@@ -64,7 +66,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
         if _turn(engine, workflow, record):
             return
         record = None
-    logger.warning("%s: its turn was overtaken %d times, the sweep will send another", run_id, STARTS)
+    engine.send_turn_of(run_id)
 
 
 def asked_by(engine: Engine, run_id: str) -> Recipe | None:
@@ -82,7 +84,8 @@ def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> Replay:
     fields = record.fields
     deadline_ms = int(fields.get("deadline_ms") or 0)
     run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), deadline_ms, record.generations)
-    args, kwargs = workflow.read_input(fields["input"])
+    run.in_round(Round.of(fields)).write_input = workflow.write_input
+    args, kwargs = workflow.read_input(fields.get("round_input") or fields["input"])
     return Replay(workflow.body, run, args, kwargs)
 
 
@@ -133,11 +136,9 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
         case Asks():
             return _open(engine, record, run, move) is True
         case Returned(value):
-            try:
-                text = workflow.codec.result.dumps(value)
-            except PayloadError as error:
-                return _end(engine, record, run, error=describe(error))
-            return _end(engine, record, run, result=text)
+            return _return(engine, workflow, record, run, value)
+        case Restarts(text):
+            return _restart(engine, record, run, text)
         case Raised(error):
             if not isinstance(error, OrchestrationError):  # a step's failure is logged with the step
                 logger.warning("run %s: its workflow raised", record.run_id, exc_info=error)
@@ -258,6 +259,43 @@ def _spec(asks: Asks, p: int) -> dict[str, Any]:
     return spec
 
 
+def _is_open(engine: Engine, record: RunRecord, run: Run) -> bool:
+    """Whether an await is open at what the workflow now says is the end; then the run is parked."""
+    still_open = record.fields["open"]
+    if not still_open or still_open in record.journal:
+        return False
+    # Whoever opened it had read no more than this turn has: the workflow has taken another way.
+    return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
+
+
+def _return(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, value: Any) -> bool:
+    try:
+        text = workflow.codec.result.dumps(value)
+    except PayloadError as error:
+        return _end(engine, record, run, error=describe(error))
+    return _end(engine, record, run, result=text)
+
+
+def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bool:
+    if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
+        return True
+    answer = engine.store.restart(
+        record.run_id,
+        seen=seen_of(record, run.next_await),
+        token=token_hex(16),
+        input_json=input_json,
+        first=run.next_await,
+        entered=run.entered,
+        carried=compact(run.status),
+        news=run.news(),
+    )
+    if answer == "restarted":
+        run.let_out()
+        # Not here and now: a run without end would let nobody else have this process.
+        engine.send_turn(record.run_id, record.workflow)
+    return answer != "moved"
+
+
 def _end(
     engine: Engine,
     record: RunRecord,
@@ -267,11 +305,7 @@ def _end(
     error: ErrorInfo | None = None,
     stopped: State | None = None,
 ) -> bool:
-    still_open = record.fields["open"]
-    if still_open and still_open not in record.journal:
-        # Whoever opened it had read no more than this turn has: the workflow has taken another way.
-        return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
-    if not _wrote_ahead(engine, record, run):
+    if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
         return True
     state = _final_state(run, error, stopped)
     answer = engine.store.complete(

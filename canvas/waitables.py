@@ -4,7 +4,8 @@
     ├── Part[R]       may be one part of a join
     │   ├── Call[R]      `step.s(...)`, `workflow.s(...)`: a Celery signature
     │   ├── Sleep        `run.sleep(...)`
-    │   └── Promise[R]   `promise(...)`, in `canvas.promises`
+    │   ├── Promise[R]   `promise(...)`, in `canvas.promises`
+    │   └── Receive[R]   `channel(...).receive()`, in `canvas.channels`
     └── Join[R]       fan_out, race, ...: is not a part
 
 A waitable is a recipe: each await of it is new work, and nothing starts before.

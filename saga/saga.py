@@ -76,6 +76,7 @@ class Saga:
         self._added: set[str] = set()
         self._kept = False
         run.at_good_end(self._keep)
+        run.owed.append(lambda: [] if self._kept else [entry.name for entry in self._entries])
 
     async def __aenter__(self) -> Self:
         return self

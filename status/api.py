@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from status import here, operating, promises
+from status import channels, here, operating, promises
 from status.models import Event, Page, RunStatus
 from status.states import State
 
@@ -80,7 +80,8 @@ def cancel(run_id: str, reason: str = "", *, abandon: bool = False) -> None:
 def retry(run_id: str) -> None:
     """Take a run that failed, timed out or was cancelled up again, from the step that failed.
 
-    What had succeeded stays as it is, the failed step's siblings included. Its time limit begins anew. A run that is
+    What had succeeded stays as it is, the failed step's siblings included. Messages that the forgotten awaits had
+    received are received anew. Its time limit begins anew. A run that is
     parked looks at once whether the code fits now.
 
     Raises:
@@ -116,3 +117,17 @@ def reject_promise(run_id: str, name: str, error: str, *, code: int = 500) -> st
         StoreUnavailable: Redis does not answer.
     """
     return promises.reject(run_id, name, error, code)
+
+
+def send(run_id: str, channel: str, value: Any) -> str:
+    """Send a message to a channel of a run, as JSON; where its type is known, `channel.send` checks the value too.
+
+    Returns:
+        `accepted`: it is received now or later, after those before it; `late`: the run has ended; `unknown`.
+
+    Raises:
+        PayloadError: The value is not JSON.
+        ConfigError: The run id or the name is malformed.
+        StoreUnavailable: Redis does not answer; whether the run has the message is not known.
+    """
+    return channels.send(run_id, channel, channels.json_text(value))

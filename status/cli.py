@@ -104,14 +104,16 @@ def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
 
     run, events = api.get_status(_checked(run_id)), api.history(run_id)
     unserved = cli_show.unserved(ctx.obj.app, run)
-    awaited = cli_show.awaited_promises(run)
+    awaited, channels = cli_show.awaited_promises(run), cli_show.awaited_channels(run)
     hints = [cli_show.hint(queue, _app_name(ctx)) for queue in unserved]
     hints += [cli_show.promise_hint(run_id, name, _app_name(ctx)) for name in awaited]
+    hints += [cli_show.channel_hint(run_id, name, _app_name(ctx)) for name in channels]
     if as_json:
         shown = cli_text.run_json(run, steps=True) | {
             "history": [cli_text.event_json(event) for event in events],
             "hints": hints,
             "promises": awaited,
+            "channels": channels,
         }
         click.echo(cli_text.dumps(shown))
         return
@@ -214,6 +216,25 @@ def resolve(ctx: click.Context, run_id: str, promise: str, value: str | None, *,
     ctx.obj.app.loader.import_default_modules()  # its workflows know the types of their promises
     coded = ctx.get_parameter_source("code") is not click.core.ParameterSource.DEFAULT
     click.echo(resolve_promise(_checked(run_id), promise, value, reject, code if coded else None))
+
+
+@runs.command(cls=PlainCommand, context_settings={"ignore_unknown_options": True})
+@click.argument("run_id", metavar="ID")
+@click.argument("channel")
+@click.argument("message", metavar="JSON")
+@click.pass_context
+def send(ctx: click.Context, run_id: str, channel: str, message: str) -> None:
+    """Send a message to a channel of a run, which receives it after those that were sent before.
+
+    `runs show ID` names the channels that the run waits for now.
+
+    \b
+    celery -A tasks runs send counter-1 orders '{"id": 7}'
+    """
+    from status.cli_resolve import send_message  # noqa: PLC0415
+
+    ctx.obj.app.loader.import_default_modules()  # its workflows know the types of their channels
+    click.echo(send_message(_checked(run_id), channel, message))
 
 
 @runs.command(cls=CeleryCommand)

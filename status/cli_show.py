@@ -88,6 +88,7 @@ def _header(run: RunStatus, now: datetime) -> RenderableType:
     grid.add_row(text.bar(run.progress, width=30), f"{run.progress:.0%}", run.phase)
     more = [f"{name}={value}" for name, value in run.metadata.items()]
     more += [f"part of {run.parent}"] if run.parent else []
+    more += [f"round {run.round:,}"] if run.round > 1 else []
     return Group(line, *([] if _silent(run) else [grid]), *([Text("  ".join(more), style="dim")] if more else []))
 
 
@@ -159,6 +160,18 @@ def awaited_promises(run: RunStatus) -> list[str]:
     """The names of the promises that a run waits for."""
     names = [step.promise for step in run.steps if step.promise and step.state == StepState.WAITING]
     return [] if run.finished else list(dict.fromkeys(names))
+
+
+def awaited_channels(run: RunStatus) -> list[str]:
+    """The names of the channels of which a run waits for a message."""
+    names = [step.channel for step in run.steps if step.channel and step.state == StepState.WAITING]
+    return [] if run.finished else list(dict.fromkeys(names))
+
+
+def channel_hint(run_id: str, name: str, app_name: str) -> str:
+    """How to send a message."""
+    command = shlex.join(["celery", "-A", app_name, "runs", "send", run_id, name])
+    return f"it waits for a message on channel {name!r}: `{command} JSON`"
 
 
 def promise_hint(run_id: str, name: str, app_name: str) -> str:

@@ -59,6 +59,7 @@ def run_status_of(run_id: str, run: Mapping[str, str], steps: tuple[StepStatus, 
         finished_at=moment(run.get("finished_ms")),
         steps=steps,
         parent=run.get("parent") or None,
+        round=int(run.get("round") or 1),
     )
 
 

@@ -94,10 +94,11 @@ def follow(run_id: str, ending: Ending) -> None:
 
 
 def check_values_with(check: Callable[[str, str, str], object]) -> None:
-    """Say how this process finds out what type a run wants of a promise.
+    """Say how this process finds out what type a run wants of a promise or a message.
 
     Args:
-        check: Called with run id, promise and a value as JSON; raises PayloadError if it does not fit.
+        check: Called with run id, what it is for (`promise approval`, `channel jobs`) and a value as JSON; raises
+            PayloadError if it does not fit.
     """
     global _check_value  # noqa: PLW0603
     with _lock:
@@ -105,7 +106,7 @@ def check_values_with(check: Callable[[str, str, str], object]) -> None:
 
 
 def check_value(run_id: str, name: str, text: str) -> None:
-    """Refuse a value that does not fit the promise, where that is known.
+    """Refuse a value that does not fit the promise or channel, where that is known.
 
     Raises:
         PayloadError: It does not.

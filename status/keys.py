@@ -69,6 +69,18 @@ class Keys:
         """Hash: name of a promise -> what the outside has said, and the await that this decided."""
         return self.of_run(run_id)[12]
 
+    def channels(self, run_id: str) -> str:
+        """Set: the names of the channels that have unread messages."""
+        return self.of_run(run_id)[13]
+
+    def unread(self, run_id: str, channel: str) -> str:
+        """List: the messages of a channel that nobody has received yet, oldest first."""
+        return f"{self.channels(run_id)}/q/{channel}"
+
+    def sent(self, run_id: str, sender: str) -> str:
+        """String with a short life: the last message that a sender has sent to the run (see `lua/send.lua`)."""
+        return f"{self.channels(run_id)}/s/{sender}"
+
     def due(self, shard: int) -> str:
         """Zset: everything unfinished, scored by the tick at which to look at it."""
         return _shared(shard, "due")
@@ -152,4 +164,5 @@ def _of_run(shard: int, run_id: str) -> tuple[str, ...]:
         f"{tag}ended",
         f"{tag}wake",
         f"{tag}promises:{run_id}",
+        f"{tag}channels:{run_id}",  # and a stem
     )

@@ -11,8 +11,8 @@ from typing import Any
 from status.errors import ErrorInfo
 from status.states import FINAL, State
 
-#: How the timeline calls a promise: this, and its name.
-PROMISE = "promise "
+#: How the timeline calls a promise, and who waits for a message of a channel: this, and its name.
+PROMISE, CHANNEL = "promise ", "channel "
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,15 @@ class StepStatus:
     @property
     def promise(self) -> str | None:
         """The promise that this part waits for, or waited for; None: it is a step or a sleep."""
-        return None if self.queue or not self.name.startswith(PROMISE) else self.name.removeprefix(PROMISE)
+        return self._outside(PROMISE)
+
+    @property
+    def channel(self) -> str | None:
+        """The channel whose next message this part waits for, or waited for; None: it is something else."""
+        return self._outside(CHANNEL)
+
+    def _outside(self, kind: str) -> str | None:
+        return None if self.queue or not self.name.startswith(kind) else self.name.removeprefix(kind)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class RunStatus:
         started_at: When it was submitted.
         steps: In the order of awaits and parts; () in a listing.
         parent: The step that it is a child of, or None.
+        round: 1 is the first; each `run.restart` begins another, and `steps` are those of this one.
     """
 
     run_id: str
@@ -68,6 +77,7 @@ class RunStatus:
     finished_at: datetime | None
     steps: tuple[StepStatus, ...] = ()
     parent: str | None = None
+    round: int = 1
 
     @property
     def finished(self) -> bool:

@@ -21,6 +21,7 @@ from status.errors import (
 )
 from status.models import error_from_json, error_to_json
 from status.records import Ending, RunRecord
+from status.rounds import Round
 from status.states import FINAL, State
 from status.store import Store
 
@@ -118,8 +119,8 @@ _INSTEAD = {
 
 def failed_await(record: RunRecord) -> int:
     """The await that a run failed at; if it failed by itself, the one that it would have asked for next."""
-    entries = _entries(record.journal)
-    after = max(entries, default=-1) + 1
+    entries = _entries_of_this_round(record)
+    after = max(entries, default=Round.of(record.fields).first - 1) + 1
     error = error_from_json(record.fields["error"]) if record.fields.get("error") else None
     chain = list(error) if error else []
     for link in chain:
@@ -137,6 +138,11 @@ def failed_await(record: RunRecord) -> int:
 
 def _entries(journal: Mapping[str, str]) -> dict[int, dict[str, Any]]:
     return {int(place): json.loads(text) for place, text in journal.items() if place.isdigit()}
+
+
+def _entries_of_this_round(record: RunRecord) -> dict[int, dict[str, Any]]:
+    first = Round.of(record.fields).first
+    return {n: entry for n, entry in _entries(record.journal).items() if n >= first}
 
 
 def _raised(journal: Mapping[str, str], n: int, error: ErrorInfo) -> bool:

@@ -21,18 +21,18 @@ REJECTED = "Rejected"
 NAME_LIMIT = 200
 
 
-def check_name(name: object) -> str:
-    """Give the name of a promise back if it is one.
+def check_name(name: object, of: str = "promise") -> str:
+    """Give the name of a promise (or of what else the outside speaks to) back if it is one.
 
     Raises:
         ConfigError: It is empty, too long, or no text.
     """
     if not isinstance(name, str) or not 0 < len(name) <= NAME_LIMIT or not name.isprintable():
-        raise ConfigError(f"the name of a promise is 1 to {NAME_LIMIT} printable characters, got {name!r:.80}")
+        raise ConfigError(f"the name of a {of} is 1 to {NAME_LIMIT} printable characters, got {name!r:.80}")
     return name
 
 
-def json_text(value: Any) -> str:
+def json_text(value: Any, what: str = "a promise's value", instead: str = "the promise's own resolve()") -> str:
     """A value as JSON.
 
     Raises:
@@ -43,8 +43,8 @@ def json_text(value: Any) -> str:
         text.encode()
     except (TypeError, ValueError) as error:
         raise PayloadError(
-            f"a promise's value must be JSON ({error}), got {value!r:.80}: give plain values, or use the promise's own "
-            "resolve(), which knows its type"
+            f"{what} must be JSON ({error}), got {value!r:.80}: give plain values, or use {instead}, which knows its "
+            "type"
         ) from error
     return text
 

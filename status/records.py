@@ -120,7 +120,7 @@ class Ending:
 class NewPart:
     """A part of a join that is about to be opened."""
 
-    kind: Literal["step", "sleep", "promise", "child"]
+    kind: Literal["step", "sleep", "promise", "receive", "child"]
     queue: str
     label: str
     spec: str = "{}"

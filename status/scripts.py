@@ -32,7 +32,7 @@ _RUN_ID = re.compile(r"^run_id:(\w+)", re.MULTILINE)
 RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
-        "abandon", "retry", "operator", "amend", "resolve", "child", "told",
+        "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
         "enter", "leaving", "turn_down", "reassert",
     }
 )  # fmt: skip
@@ -40,20 +40,10 @@ RUN_SCRIPTS = frozenset(
 #: Those that move no part go without `_join.lua`: each call of a script makes its functions anew.
 MOVE_NO_PART = frozenset(
     {
-        "submit",
-        "complete",
-        "vouch",
-        "park",
-        "repair",
-        "retry",
-        "operator",
-        "amend",
-        "child",
-        "told",
-        "leaving",
-        "turn_down",
+        "submit", "complete", "restart", "vouch", "park", "repair", "retry", "operator", "amend", "child", "told",
+        "leaving", "turn_down",
     }
-)
+)  # fmt: skip
 
 #: Those that end a run.
 END_RUNS = frozenset({"complete", "abandon"})

@@ -31,10 +31,18 @@ from status.store_children import ChildTransitions
 from status.store_lives import LivesTransitions
 from status.store_operator import OperatorTransitions
 from status.store_promises import PromiseTransitions
+from status.store_rounds import RoundTransitions
 from status.store_sweep import SweepTransitions
 
 
-class Store(SweepTransitions, OperatorTransitions, PromiseTransitions, LivesTransitions, ChildTransitions):
+class Store(
+    SweepTransitions,
+    OperatorTransitions,
+    PromiseTransitions,
+    RoundTransitions,
+    LivesTransitions,
+    ChildTransitions,
+):
     """Runs, in Redis.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the outside does to a run's promises, as part of the `Store`."""
+"""What the outside says to a run, by promises and channels, as part of the `Store`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from status.states import Answer
 
 
 class PromiseTransitions:
-    """The transition by which a promise gets its value."""
+    """The transitions by which a promise gets its value, and a channel a message."""
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
@@ -28,4 +28,17 @@ class PromiseTransitions:
             What became of it, and what is to be sent and stopped.
         """
         answer, *more = self._call("resolve", run_id, name, outcome, token)
+        return Answer(answer), self._ending(run_id, int(more[0]), more[1:]) if more else Ending("none")
+
+    def send(self, run_id: str, channel: str, outcome: str, *, token: str) -> tuple[Answer, Ending]:
+        """Send a message to a channel of a run. See `send.lua`.
+
+        Args:
+            outcome: `v` and a JSON value.
+            token: Of a sender (see `status.senders`).
+
+        Returns:
+            What became of it, and what is to be sent and stopped.
+        """
+        answer, *more = self._call("send", run_id, channel, outcome, token)
         return Answer(answer), self._ending(run_id, int(more[0]), more[1:]) if more else Ending("none")

@@ -181,6 +181,10 @@ def dump(client: redis.Redis, key: str) -> Any:
             return client.hgetall(key)
         case "zset":
             return client.zrange(key, 0, -1, withscores=True)
+        case "list":
+            return client.lrange(key, 0, -1)
+        case "set":
+            return sorted(client.smembers(key))
         case "stream":
             return [fields for _, fields in client.xrange(key)]
         case _:

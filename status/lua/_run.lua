@@ -14,6 +14,9 @@
 -- KEYS[11]  ended    zset of the shard: `state|run id`, scored by the end of retention, ms
 -- KEYS[12]  wake     channel of the shard: told of a timer that is earlier than all others
 -- KEYS[13]  promises hash: name -> `token|await that it decided, or nothing|outcome` (see resolve.lua)
+-- KEYS[14]  channels set: the channels with unread messages; and a stem, of two kinds of keys more:
+--   channels/q/<name>   list: the unread messages of a channel, oldest first: `v` + JSON value
+--   channels/s/<sender> string with a short life: the last message of a sender (see send.lua)
 -- After a restart of Redis, and only then, a shard has two more (see meet.lua and reassert.lua):
 --   tick:grace    the tick at which claims are granted again     tick:running  zset: step ids that a worker runs
 --   although their claim, or all of their join, was in the second that was lost; scored by the tick they are good for
@@ -25,7 +28,8 @@
 --   d<p> where its lives were lost                    y<p> the token of a claim whose worker was told to stop
 --   w<p> ms it may take from its start (`within`)                             x<p> `token|delay_ms` of its attempt limit
 --   z<p> how its failed attempts ended: t if one timed out, else e
---   p:<name> the parts that wait for a promise, as `0,2`   outside  those that are no steps, where there are steps too
+--   p:<name> the parts that wait for a promise, as `0,2`   q:<name> those that wait for a message of a channel
+--   outside  those that are no steps, where there are steps too
 -- A batch also has window next chunk tpl step keep, in <join>:items its items, `chunk` to an element of the list, and
 -- in <join>:live the parts that have begun and not ended: only these have fields of their own (see open_join.lua).
 -- The claim of a part that is a child workflow is `message id of the part|>child run id|0`: no worker holds it, and
@@ -33,7 +37,7 @@
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).
 local RUN, JOURNAL, JOINS, STEPS, EVENTS, LATE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local DUE, TIMERS, TICK, STATES, ENDED, WAKE = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local PROMISES = KEYS[13]
+local PROMISES, CHANNELS = KEYS[13], KEYS[14]
 local GRACE, RUNNING = TICK .. ':grace', TICK .. ':running'
 local RUN_ID = string.match(RUN, ':run:(.*)$')
 

@@ -9,7 +9,8 @@
 -- ARGV[13] its time limit, ms or 0               ARGV[14] delay of the retry after it, ms, or -1: none
 -- ARGV[15] how many values of status follow (0 or 3)
 -- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
--- then for each part: kind (step|sleep|promise), delay ms, within ms, queue, label (of a promise: its name), spec (JSON)
+-- then for each part: kind (step|sleep|promise|receive), delay ms, within ms, queue, label (of a promise or a channel: its
+-- name), spec (JSON)
 -- or, of a batch: kind `batch`, size, window, queue, label, spec without arguments (JSON), 0 if outcomes are not kept,
 -- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each
 --
@@ -132,23 +133,27 @@ local function put(list, key, value)
   list[#list + 1] = value
 end
 local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
-local promised, waiters = {}, {} -- name and part of each promise; name -> its parts
+-- Name and part of each promise and receive; the field that names those that wait for one -> its parts.
+local promised, waiters = {}, {}
+local SAID = { promise = 'p:', receive = 'q:' }
+local TITLE = { promise = 'promise ', receive = 'channel ' }
 local outside = {}
 for p = 0, (batch and 0 or size) - 1 do
   local kind, delay_ms, within_ms = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. (kind == 'promise' and 'promise ' or '') .. ARGV[at + 5])
+  put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. (TITLE[kind] or '') .. ARGV[at + 5])
   put(fields, 's' .. p, ARGV[at + 6])
   if within_ms > 0 then put(fields, 'w' .. p, within_ms) end
   if kind ~= 'step' then outside[#outside + 1] = p end
   if kept[tostring(p)] then
     ok = ok + 1
     first = ok == 1 and p or first
-  elseif kind == 'promise' then
-    local name = ARGV[at + 5]
-    promised[#promised + 1] = { name, p }
-    waiters[name] = waiters[name] and (waiters[name] .. ',' .. p) or tostring(p)
+  elseif SAID[kind] then
+    local name, waits = ARGV[at + 5], SAID[kind] .. ARGV[at + 5]
+    promised[#promised + 1] = { kind, name, p }
+    waiters[waits] = waiters[waits] or {}
+    table.insert(waiters[waits], p)
     put(fields, 'b' .. p, 1)
-    put(fields, 'p:' .. name, waiters[name])
+    if within_ms > 0 then set_timer('within', n, p, nonce, now + within_ms) end
   elseif kind == 'sleep' or delay_ms > 0 then
     put(fields, 'b' .. p, 1)
     set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
@@ -159,6 +164,7 @@ for p = 0, (batch and 0 or size) - 1 do
   if #steps >= CHUNK then write() end
   at = at + 6
 end
+for waits, parts in pairs(waiters) do put(fields, waits, table.concat(parts, ',')) end
 if #outside > 0 and #outside < size then put(fields, 'outside', table.concat(outside, ',')) end
 write()
 if batch then
@@ -191,11 +197,26 @@ if state[7] then
     return { 'answered' }
   end
 end
+-- The oldest unread message of a channel, if there is one: read now.
+local function receive(name)
+  local unread = CHANNELS .. '/q/' .. name
+  local message = redis.call('LPOP', unread)
+  if not message then return nil end
+  if redis.call('EXISTS', unread) == 0 then redis.call('SREM', CHANNELS, name) end
+  event('message.received', name)
+  return message
+end
+
 -- What the outside has said before counts now.
 local ended = false
 for _, one in ipairs(promised) do
-  local name, p = one[1], one[2]
-  local outcome = string.match(redis.call('HGET', PROMISES, name) or '', '^[^|]*|[^|]*|(.*)$')
+  local kind, name, p = one[1], one[2], one[3]
+  local outcome
+  if kind == 'promise' then
+    outcome = string.match(redis.call('HGET', PROMISES, name) or '', '^[^|]*|[^|]*|(.*)$')
+  else
+    outcome = receive(name)
+  end
   if outcome then
     ended = true
     step_is(n, p, string.sub(outcome, 1, 1) == 'v' and 'done' or 'failed', '1', '', int(now))

@@ -8,6 +8,7 @@
 --
 -- Parts of await n that had succeeded keep their outcome, so that they don't have their effect again: `kept`
 -- has the generation that each of them ran in. `gens` has the await that each generation began with.
+-- Messages that the forgotten awaits had received are unread again, in the order in which they were sent.
 local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
   'deadline_ms', 'since_ms', 'submitted_ms', 'undoer', 'bits')
 local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
@@ -56,11 +57,17 @@ for i = 1, #late, 2 do
 end
 local kept, known = f[8] or '', {}
 for place in string.gmatch(kept, '(%S+)=%d+') do known[place] = true end
-local journal = redis.call('HGETALL', JOURNAL)
+local journal, unread = redis.call('HGETALL', JOURNAL), {}
 for i = 1, #journal, 2 do
   local field, value = journal[i], journal[i + 1]
   local later, p = place_of(field)
-  if p and string.sub(value, 1, 1) == 'v' then
+  local good = string.sub(value, 1, 1) == 'v'
+  local channel = later and good and string.match(redis.call('HGET', STEPS, field) or '', '^|channel (.*)$')
+  if channel then
+    local m, q = string.match(field, '^(%d+)%.(%d+)$')
+    unread[#unread + 1] = { tonumber(m), tonumber(q), channel, value }
+    redis.call('HDEL', JOURNAL, field)
+  elseif p and good then
     -- No undo of a saga asks for a part of a batch.
     if not known[field] and not entry['n'] then kept = kept .. ' ' .. field .. '=' .. generation end
     known[field] = 'now'
@@ -73,6 +80,21 @@ local function forget_rejection(step)
   local name = string.match(step, '^|promise (.*)$')
   local said = name and redis.call('HGET', PROMISES, name)
   if said and string.match(said, '^[^|]*|[^|]*|e') then redis.call('HDEL', PROMISES, name) end
+end
+-- Awaits come one after the other, and in one of them the first part that waits gets the next message.
+table.sort(unread, function(a, b) return a[1] > b[1] or (a[1] == b[1] and a[2] > b[2]) end)
+for _, one in ipairs(unread) do
+  redis.call('LPUSH', CHANNELS .. '/q/' .. one[3], one[4])
+  redis.call('SADD', CHANNELS, one[3])
+end
+local order = redis.call('HGET', JOURNAL, n .. ':order')
+if order and #unread > 0 then
+  local left = {}
+  for p in string.gmatch(order, '%d+') do
+    if redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 then left[#left + 1] = p end
+  end
+  redis.call('HDEL', JOURNAL, n .. ':order')
+  if #left > 0 then redis.call('HSET', JOURNAL, n .. ':order', table.concat(left, ',')) end
 end
 for _, key in ipairs({ STEPS, LATE }) do
   for _, field in ipairs(redis.call('HKEYS', key)) do
@@ -94,7 +116,8 @@ if f[13] then redis.call('HSET', RUN, 'bits', table.concat(bits, ',')) end
 local before = n > 0 and redis.call('HGET', JOURNAL, n - 1)
 local gen = int(tonumber(f[5] or '0') + 1)
 local seen = (before and cjson.decode(before)['x'] or '') .. '#' .. gen
-for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES }) do redis.call('PERSIST', key) end
+for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, CHANNELS }) do redis.call('PERSIST', key) end
+for _, name in ipairs(redis.call('SMEMBERS', CHANNELS)) do redis.call('PERSIST', CHANNELS .. '/q/' .. name) end
 redis.call('UNLINK', EVENTS .. '/end')
 redis.call('ZREM', ENDED, state .. '|' .. RUN_ID)
 redis.call('HDEL', RUN, 'error', 'result', 'finished_ms', 'ctoken', 'cancel', 'cancels', 'kill', 'killed')

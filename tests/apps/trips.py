@@ -8,7 +8,7 @@ from celery import Celery
 from kombu import Queue
 
 import canvas
-from canvas import Run, TerminalError, promise, step, workflow
+from canvas import Run, TerminalError, channel, promise, step, workflow
 
 app = Celery("trips", broker=os.environ["REDIS_URL"], set_as_current=False)
 app.conf.update(task_default_queue="celery", task_queues=[Queue("celery"), Queue("attic")])
@@ -47,3 +47,13 @@ budget = promise("budget", int)
 @workflow(name="trips.plan")
 async def plan(run: Run, city: str) -> int:
     return await budget
+
+
+stops = channel("stops", str)
+
+
+@workflow(name="trips.tour")
+async def tour(run: Run, seen: list[str]) -> list[str]:
+    """Cities as they are sent, one a round, until the tour is home."""
+    stop = await stops.receive()
+    return seen if stop == "home" else await run.restart([*seen, stop])

@@ -305,3 +305,36 @@ def test_a_promise_that_can_not_be_resolved_so_is_left_as_it_is(worker, runs):
     wait_until(lambda: get_status("rome").finished, "rome is planned")
     late = runs("resolve", "rome", "late", "1")
     assert (late.exit_code, "has ended already, it is completed" in late.output) == (2, True)
+
+
+def test_a_channel_that_a_run_waits_for_is_shown_and_sent_to(worker, runs):
+    worker(APP, pool="solo", concurrency=1, queues=["celery"])
+    runs("submit", "trips.tour", "-", given='{"run_id": "tour", "args": [[]]}')
+    wait_until(lambda: get_status("tour").state == "suspended", "it waits for a stop")
+    hint = "it waits for a message on channel 'stops': `celery -A trips runs send tour stops JSON`"
+    assert hint in runs("show", "tour").output
+    assert jsons(runs("show", "tour", "--json"))[0]["channels"] == ["stops"]
+
+    for args, said in [
+        (("tour", "stops", "home"), "'home' is not JSON"),
+        (("tour", "stops", "7"), "channel stops: Input should be a valid string"),
+        (("tour", "stops", "NaN"), "a message must be JSON"),
+        (("tour", "", "1"), "the name of a channel is"),
+        (("nobody", "stops", "1"), "no run has the id 'nobody'"),
+        (("no id", "stops", "1"), "run id 'no id' won't do"),
+    ]:
+        refused = runs("send", *args)
+        assert (refused.exit_code, said in refused.output) == (2, True), refused.output
+        assert refused.output.count("\n") == 1
+    early = runs("send", "tour", "stop", "-5")
+    assert early.output == "stop of tour has the message; it waits for a message on 'stops' now\n"
+    assert runs("send", "tour", "stops", '"Rome"').output == "stops of tour has the message\n"
+    wait_until(lambda: get_status("tour").round == 2, "the next round has begun")
+    assert "round 2" in runs("show", "tour").output
+    wait_until(lambda: get_status("tour").state == "suspended", "it waits for the next stop")
+    runs("send", "tour", "stops", '"home"')
+
+    wait_until(lambda: get_status("tour").finished, "the tour is home")
+    late = runs("send", "tour", "stops", '"Oslo"')
+    assert (late.exit_code, "has ended already, it is completed" in late.output) == (2, True)
+    assert hint not in runs("show", "tour").output

@@ -11,6 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError  # noqa: A004  # redis' own
 
 from runs import Runs, part, sleep
+from status.records import NewPart, News
 
 #: Fields and entries that hold a time; the rest of Redis must be the same with and without the loss.
 TIMES = ("_ms", "at")
@@ -40,6 +41,16 @@ def late(run: Runs) -> None:
     run.done(0, "a")
 
 
+def receiving(run: Runs) -> None:
+    run.started(NewPart("receive", "", "c"), part(), policy="first")
+    run.begin(1, "a")
+
+
+def begin_anew(run: Runs) -> str:
+    more = {"input_json": "[[],{}]", "first": 1, "entered": 0, "carried": '["",0,{}]', "news": News()}
+    return run.store.restart(run.id, seen="", token="r", **more)
+
+
 CASES = [
     Case("submit", lambda run: run.due(), lambda run: run.submit(timeout_ms=60_000)),
     Case("open_join", lambda run: run.submit(), lambda run: run.open(part(), sleep())),
@@ -60,6 +71,9 @@ CASES = [
     Case("fire join", waiting, lambda run: run.fire("join", token="f").code),
     Case("fire attempt", claimed, lambda run: run.fire("attempt", 1, token="f").code),
     Case("complete", lambda run: run.submit(), lambda run: run.complete(seen="", result="1")),
+    Case("send", lambda run: run.submit(), lambda run: run.store.send(run.id, "c", "v1", token="s.1")[0]),
+    Case("send decided", receiving, lambda run: run.store.send(run.id, "c", "v1", token="s.1")),
+    Case("restart", lambda run: run.submit(), begin_anew),
     Case("park", lambda run: run.submit(), lambda run: run.store.park(run.id, seen="", error="{}")),
     Case("repair", lambda run: (run.submit(), run.tick(9)), lambda run: type(run.store.repair(run.id)).__name__),
     Case("sweep", lambda run: run.submit(), lambda run: run.store.sweep(run.shard, "w")),

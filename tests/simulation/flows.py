@@ -15,6 +15,7 @@ from canvas import (
     StepTimeout,
     TerminalError,
     TimedOut,
+    channel,
     current_step,
     fan_out,
     fan_out_fail,
@@ -116,18 +117,26 @@ STEPS = {"do": do, "brisk": brisk, "once": once, "limited": limited}
 ITEMS = {"do": do_item, "brisk": brisk_item, "once": once_item, "limited": limited_item}
 
 
+messages = channel("messages", int)
+
+
 @workflow(name="sim.flow")
-async def flow(run: Run) -> list[Any]:
-    plan, said = stage.plan, []
-    if plan.strategy:
+async def flow(run: Run, begin: int = 0, said: list[Any] | None = None) -> list[Any]:
+    """What the plan says, from its await `begin` on."""
+    plan, said = stage.plan, said or []
+    if plan.strategy and begin == 0:
         undos = Retry(2, first_s=0.5, factor=1)
         async with Saga(run, "all", strategy=Strategy(plan.strategy), retry=undos) as saga:
             for n, join in enumerate(plan.joins[: plan.covered]):
                 said.append(await _answer(run, n, join, said, saga))
             if plan.raises:
                 raise CrashError("the saga ends badly")
-    for n, join in enumerate(plan.joins[plan.covered :], plan.covered):
+    for n, join in enumerate(plan.joins[max(begin, plan.covered) :], max(begin, plan.covered)):
+        if n in plan.rounds and n != begin:
+            return await run.restart(n, said=said)
         said.append(await _answer(run, n, join, said, None))
+    if len(plan.joins) in plan.rounds and begin != len(plan.joins):
+        return await run.restart(len(plan.joins), said)
     run.update_status(phase="end")
     return said
 
@@ -194,6 +203,9 @@ def _parts(n: int, join: Join, basis: int) -> list[Any]:
 def _part(n: int, join: Join, p: int, basis: int) -> Any:
     if join.step(p) == "promise":
         return promise(f"p{n}.{p}", int)
+    if join.step(p) == "receive":
+        within_s = join.within_s[p] if join.within_s else 0
+        return messages.receive().within(within_s) if within_s else messages.receive()
     call = STEPS[join.step(p)].s(n, p, basis)
     if join.delayed[p]:
         call = call.after(join.delay_s)

@@ -81,6 +81,14 @@ def _fails_fast(plan: Plan) -> bool:
     return first.kind == "fan_out_fail" and len(first.good) > 1 and not all(first.good)
 
 
+def _receives(plan: Plan) -> bool:
+    return sum(join.steps.count("receive") for join in plan.joins) > 1
+
+
+def _restarts(plan: Plan) -> bool:
+    return bool(plan.rounds) and min(plan.rounds) < len(plan.joins)
+
+
 # Lines of the scripts.
 HELD = "if claim and tonumber(redis.call('ZSCORE', DUE, member) or '0') >= at then return { 'held' } end\n"
 UNDO = "  if not before or before == 't' then undo = end_late(n, p, timed_out and 't' or outcome, now) end\n"
@@ -93,6 +101,11 @@ LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
 MADE = "if was[2] == ARGV[4] then"
 EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
 READ = "if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'moved' } end\n"
+DROPS_THE_REST = """    if end_part(n, p, outcome, nonce, now) then
+      redis.call('LPOP', CHANNELS .. '/q/' .. name)
+      return { 'answered' }
+    end"""
+SENT_BEFORE = "if last and tonumber(number) <= tonumber(last) then"
 LIMIT, CLAIM = "local limit_ms", "local claim, now, limit_ms"
 
 MUTATIONS = [
@@ -327,5 +340,34 @@ MUTATIONS = [
         kinds=("rollback",),
         more={"slow": 0.9},
         seeds=300,
+    ),
+    Mutation(
+        2,
+        "a message is received once",
+        (("open_join", "redis.call('LPOP', unread)", "redis.call('LINDEX', unread, 0)"),),
+        wants=_receives,
+    ),
+    Mutation(
+        2,
+        "a receive that lost has received nothing",
+        (("open_join", "    if end_part(n, p, outcome, nonce, now) then return { 'answered' } end", DROPS_THE_REST),),
+        wants=_receives,
+        seeds=200,
+    ),
+    Mutation(
+        2,
+        "a message is given to the part that has waited longest",
+        (("send", "'^(%d+),?(.*)$')", "'(%d+)$'), ''"),),
+        wants=_receives,
+        seeds=200,
+    ),
+    Mutation(3, "each round has awaits of its own", (("restart", "'first', ARGV[4]", "'first', 0"),), wants=_restarts),
+    Mutation(5, "send knows its token", (("send", SENT_BEFORE, "if false then"),), kinds=("resend",), wants=_receives),
+    Mutation(
+        5,
+        "restart knows its token",
+        (("restart", "if f[4] == ARGV[2] then", "if false then"),),
+        kinds=("resend",),
+        wants=_restarts,
     ),
 ]

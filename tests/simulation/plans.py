@@ -20,7 +20,8 @@ class Join:
         good: Whether each part succeeds in the end.
         flaky: How many attempts of it fail before.
         delayed: Whether it starts `delay_s` later.
-        steps: What a part is: do, brisk (may be terminated), once (not idempotent), limited (2 s each) or promise.
+        steps: What a part is: do, brisk (may be terminated), once (not idempotent), limited (2 s each), promise or
+            receive.
         within_s: Time limits of parts, 0: none.
         timeout_s: Of the whole await, 0: none.
         fatal: The workflow lets its error through.
@@ -57,6 +58,7 @@ class Plan:
         bad_undos: Parts `n.p` whose undo always fails.
         deadline_s: Of the run, 0: none.
         cancels_ms: When somebody cancels it.
+        rounds: The awaits before which it begins anew.
     """
 
     joins: list[Join]
@@ -67,6 +69,12 @@ class Plan:
     bad_undos: tuple[str, ...] = ()
     deadline_s: float = 0.0
     cancels_ms: tuple[int, ...] = ()
+    rounds: tuple[int, ...] = ()
+
+    @property
+    def receives(self) -> bool:
+        """Whether anything of it waits for messages."""
+        return any("receive" in join.steps for join in self.joins)
 
 
 def value(n: int, p: int) -> int:
@@ -104,6 +112,8 @@ def draw(random: Random) -> Plan:
         plan.deadline_s = random.choice([0.5, 2.0, 6.0])
     if random.random() < 0.25:
         plan.cancels_ms = tuple(random.randint(1, 6000) for _ in range(random.choice([1, 1, 2])))
+    if random.random() < 0.3:  # not inside the saga
+        plan.rounds = tuple(n for n in range(max(plan.covered, 1), len(joins) + 1) if random.random() < 0.5)
     return plan
 
 
@@ -141,4 +151,7 @@ def _join(random: Random, *, saga: bool) -> Join:
     if not saga and kind != "sleep" and random.random() < 0.2:
         p = random.randrange(size)  # one that the outside world completes
         join.steps[p], join.flaky[p], join.delayed[p], join.within_s[p] = "promise", 0, False, 0.0
+    if not saga and kind != "sleep" and random.random() < 0.3:
+        for p in random.sample(range(size), random.randint(1, size)):  # those that wait for a message
+            join.steps[p], join.flaky[p], join.delayed[p], join.good[p] = "receive", 0, False, True
     return join

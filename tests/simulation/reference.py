@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from simulation.plans import Join, Plan, basis_of, message, value
@@ -37,6 +38,12 @@ class TimeUp(NamedTuple):
     n: int
 
 
+class Sent(NamedTuple):
+    """A message was accepted."""
+
+    value: int
+
+
 class Asked(NamedTuple):
     """A cancel was accepted: `decided` an open await, or `noted` for the next one."""
 
@@ -48,7 +55,7 @@ class Asked(NamedTuple):
 #: What the workflow says of an await that failed.
 ERRORS = ("StepFailed", "AllFailed", "QuorumFailed", "TimedOut")
 
-Entry = Ended | Late | Opened | TimeUp | Asked
+Entry = Ended | Late | Opened | TimeUp | Asked | Sent
 
 
 class NotYet(Exception):  # noqa: N818
@@ -107,6 +114,7 @@ class Reference:
         self._open = self._pending = None
         self._cancels = 0
         self._late: dict[str, str] = {}
+        self._unread: list[int] = []
         self._owed: list[_Owed] = []
 
     def state(self) -> str:
@@ -153,6 +161,8 @@ class Reference:
             self._late.setdefault(f"{entry.n}.{entry.p}", entry.came)
         elif isinstance(entry, Opened):
             self._open = entry.n
+        elif isinstance(entry, Sent):
+            self._unread.append(entry.value)
         elif isinstance(entry, Asked):
             self._cancels += 1
             if entry.how == "noted":
@@ -185,6 +195,7 @@ class Reference:
         self._owed += owed
         basis = basis_of(self.said) if self.based else 0
         came: dict[int, str] = {}
+        self._got: dict[int, int] = {}
         try:
             said = self._answer(n, join, basis, came)
         except _Stopped as stopped:
@@ -214,7 +225,11 @@ class Reference:
                 raise Mismatch(f"an outcome of await {entry.n} counted while {n} was open")
             _check(join, entry)
             came[entry.p] = entry.came
-            answer = verdict(n, join, came, basis)
+            if join.step(entry.p) == "receive" and entry.came == "v":
+                if not self._unread:
+                    raise Mismatch(f"{n}.{entry.p} received a message that nobody sent")
+                self._got[entry.p] = self._unread.pop(0)
+            answer = verdict(n, join, came, basis, self._got)
             if answer is not None:
                 return answer[0]
 
@@ -272,14 +287,20 @@ def _check(join: Join, entry: Ended) -> None:
         raise Mismatch(f"{entry.n}.{entry.p} ended with {entry.came}, good is {join.good[entry.p]}")
 
 
-def verdict(n: int, join: Join, came: dict[int, str], basis: int = 0) -> tuple[Any] | None:  # noqa: C901, PLR0911  # a branch a kind
-    """What await n gives once these parts have ended (first come first), in a tuple; None: it goes on."""
+def verdict(  # noqa: C901, PLR0911  # a branch a kind
+    n: int, join: Join, came: dict[int, str], basis: int = 0, got: Mapping[int, int] = MappingProxyType({})
+) -> tuple[Any] | None:
+    """What await n gives once these parts have ended (first come first), in a tuple; None: it goes on.
+
+    Args:
+        got: The messages that its parts have received.
+    """
     size = len(join.good)
     good = [p for p, how in came.items() if how == "v"]
     bad = sorted(set(came) - set(good))
     failures = [[p, {"e": message(n, p)}.get(came[p], came[p])] for p in bad]
     based = [0 if join.step(p) == "promise" else basis for p in range(size)]
-    values = [based[p] + value(n, p) if p in good else None for p in range(size)]
+    values = [got.get(p, based[p] + value(n, p)) if p in good else None for p in range(size)]
     match join.kind:
         case "sleep":
             return (None,) if good else None

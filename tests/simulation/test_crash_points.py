@@ -31,6 +31,14 @@ PLANS = {
         ],
         deadline_s=6.0,
     ),
+    "messages and rounds": Plan(
+        [
+            Join("fan_out", [True, True], [0, 0], NONE, steps=["receive", "receive"]),
+            Join("race", [True, True], [0, 0], NONE, steps=["receive", "do"]),
+            Join("await", [True], [0], [False], steps=["receive"]),
+        ],
+        rounds=(1, 3),
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from simulation.reference import Asked, Ended, Entry, Late, Opened, TimeUp
+from simulation.reference import Asked, Ended, Entry, Late, Opened, Sent, TimeUp
 from status.records import PartRef
 from status.states import FINAL
 
@@ -23,6 +23,7 @@ SAID_AGAIN = {
     # What was recorded is recorded. Where the first answer owed something, it is due all the same.
     "finish": {
         ("late", "recorded"),
+        ("late", "superseded"),  # a failure, of a part whose time was up: its claim went with the first
         ("decided", "recorded"),
         ("decided", "gone"),
         ("late", "gone"),
@@ -65,8 +66,9 @@ class Seen:
     """What Redis has, as far as it goes; a restart may take it back."""
 
     log: list[Entry] = field(default_factory=list)
-    journal: dict[str, str] = field(default_factory=dict)
+    journal: dict[str, str] = field(default_factory=dict)  #: of all rounds
     late: dict[str, str] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)  #: what was in them before a restart of the run
     opened_ms: dict[int, int] = field(default_factory=dict)
     nonces: dict[int, str] = field(default_factory=dict)
     decided: dict[int, int] = field(default_factory=dict)  #: await -> length of the log when it was decided
@@ -88,7 +90,9 @@ class Watch:
 
     # --- what was recorded ----------------------------------------------------------
 
-    def saw(self, name: str, args: Any, answer: Any, journal: Mapping[str, str], late: Mapping[str, str]) -> None:
+    def saw(  # noqa: C901  # a branch a transition
+        self, name: str, args: Any, answer: Any, journal: Mapping[str, str], late: Mapping[str, str]
+    ) -> None:
         """A script was run; these are the journal and the late outcomes now."""
         seen, code = self.seen, answer[0] if isinstance(answer, list) and answer else answer
         if name == "submit":
@@ -101,6 +105,10 @@ class Watch:
         elif name == "open_join" and code in {"opened", "granted", "answered"} and int(args[0]) not in seen.opened_ms:
             seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
+        elif name == "restart" and code == "restarted":
+            seen.forgotten |= (seen.journal.keys() - journal.keys()) | (seen.late.keys() - late.keys())
+        elif name == "send" and code == "accepted":
+            self._sent(args)
         elif name == "finish":
             self._finished(args, code)
         elif name == "fire" and args[0] == "attempt" and code == "recorded":
@@ -108,12 +116,15 @@ class Watch:
             self.seen.asked |= {
                 body.token for body in self.bodies.values() if body.place == (int(args[1]), str(args[2]))
             }
-        if not journal.items() >= {it for it in seen.journal.items() if not it[0].endswith(":order")}:
+        if not journal.items() >= {it for it in self._kept(seen.journal) if not it[0].endswith(":order")}:
             raise Violation(f"{name} changed the journal from {seen.journal} to {journal}")
-        if not late.items() >= seen.late.items():
+        if not late.items() >= self._kept(seen.late):
             raise Violation(f"{name} changed what came late from {seen.late} to {late}")
-        if len(journal) != len(seen.journal) or len(late) != len(seen.late):
+        if journal.keys() - seen.journal.keys() or late.keys() - seen.late.keys():
             self._recorded(name, args, journal, late)
+
+    def _kept(self, known: Mapping[str, str]) -> set[tuple[str, str]]:
+        return {(field, value) for field, value in known.items() if field not in self.seen.forgotten}
 
     def _recorded(self, name: str, args: Any, journal: Mapping[str, str], late: Mapping[str, str]) -> None:
         seen = self.seen
@@ -138,7 +149,13 @@ class Watch:
             seen.log.append(Late(int(n), p, late[place][0]))
         for n in decided:
             seen.decided[n] = at if of_itself else len(seen.log)
-        seen.journal, seen.late = dict(journal), dict(late)
+        seen.journal |= journal
+        seen.late |= late
+
+    def _sent(self, args: Any) -> None:
+        if args[2] not in self.seen.asked:
+            self.seen.asked.add(args[2])
+            self.seen.log.append(Sent(int(args[1][1:])))
 
     def _finished(self, args: Any, code: str) -> None:
         n, p, token, kind, delay_ms = int(args[0]), str(args[1]), args[4], args[5], args[7]

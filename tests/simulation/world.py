@@ -31,6 +31,7 @@ from status.records import PartRef
 START_MS = 1_790_000_000_000
 RUN = "r"
 HOSTS = 2
+SENDERS = ("ann", "bob")
 #: A run that has not ended so long after the last fault never will.
 PATIENCE_MS = 600_000
 #: What happens all the time is not worth a line.
@@ -216,6 +217,8 @@ class World:
             for p in range(len(join.good)):
                 if join.step(p) == "promise":
                     self.after(self.random.randint(0, 6000), Process("outside"), self._resolve, n, p)
+        for name in SENDERS if self.plan.receives else ():
+            self.after(self.random.randint(0, 3000), Process(name), self._send, name, 1)
 
     def _any_host(self) -> Host:
         return self.random.choice(self.hosts)
@@ -277,6 +280,20 @@ class World:
             _, ending = self.store.resolve(RUN, f"p{n}.{p}", outcome, token=uuid4().hex)
             if ending is not None:
                 self.engine.follow(RUN, ending)
+
+    def _send(self, name: str, number: int) -> None:
+        """Somebody sends one message after the other until the run has ended."""
+        if self.watch.seen.ended:
+            return
+        process = self.current
+        value = 1000 * (SENDERS.index(name) + 1) + number
+        try:
+            with suppress(redis.RedisError):
+                _, ending = self.store.send(RUN, "messages", f"v{value}", token=f"{name}.{number}")
+                self.engine.follow(RUN, ending)
+        finally:
+            wait_ms = self.random.choice([1, 50, 400, 3000])
+            self.after(wait_ms, Process(name) if process.dead else process, self._send, name, number + 1)
 
     def action_of(self, ref: PartRef, undoes: str | None) -> int | None:
         """The await of the plan that a part belongs to; None: it undoes something."""

@@ -12,8 +12,8 @@ from typing import assert_type
 
 import celery
 from canvas import (
-    Answer, Call, Counts, FanOutResult, Join, PromiseResult, RaceResult, Run, RunHandle, Step, fan_out, fan_out_fail,
-    map_concurrent, process_batch, promise, quorum, race, race_promise_with_timeout, step, with_timeout, workflow,
+    Answer, Call, Channel, Counts, FanOutResult, Join, PromiseResult, RaceResult, Run, RunHandle, Step, channel, fan_out,
+    fan_out_fail, map_concurrent, process_batch, promise, quorum, race, race_promise_with_timeout, step, with_timeout, workflow,
 )
 from saga import Saga, chain
 
@@ -24,6 +24,9 @@ approval = promise("approval", bool)
 class Cat: ...
 class Dog: ...
 class Pet: ...
+
+
+cats = channel("cats", Cat)
 
 
 @step
@@ -98,6 +101,12 @@ async def good(run: Run) -> None:
     assert_type(await approval, bool)
     assert_type(await quorum(2, promise("a", bool), promise("b", bool), approval), list[tuple[int, bool]])
     assert_type(await fan_out_fail(cat.s(1), approval), tuple[Cat, bool])
+    assert_type(cats, Channel[Cat])
+    assert_type(await cats.receive(), Cat)
+    assert_type(await cats.receive().within(5), Cat)
+    assert_type(await with_timeout(cats.receive(), 5), Cat)
+    assert_type(await fan_out_fail(cats.receive(), dog.s(1), approval), tuple[Cat, Dog, bool])
+    assert_type((await race(cats.receive(), dog.s(1))).value, Cat | Dog)
     assert_type(run.random().choice([1, 2]), int)
     assert_type(await run.sleep(1), None)
     await nothing.s()
@@ -113,7 +122,15 @@ async def good(run: Run) -> None:
     print(kept)  # bound: __aexit__ gives None
 
 
+@workflow(name="again")
+async def again(run: Run, n: int) -> Pet:
+    if n < 0:
+        return await run.restart(n + 1)
+    return Pet()
+
+
 def outside() -> None:
+    assert_type(cats.send("run-1", Cat()), Answer)
     assert_type(good.submit(run_id="x"), RunHandle[None])
     assert_type(child.submit(1), RunHandle[Pet])
     assert_type(child.s(1).with_run_id("x").submit(), RunHandle[Pet])
@@ -154,6 +171,9 @@ async def bad(run: Run, saga: Saga) -> None:
     saga.safe_step("x").with_compensation(free_known_cat)  # type: ignore # must take None
     saga.safe_step("x").with_compensation(lambda: None)  # type: ignore # not a step
     approval.resolve("run-1", "yes")  # type: ignore # wrong type from outside
+    cats.send("run-1", Dog())  # type: ignore # wrong type from outside
+    await cats  # type: ignore # a channel is not a message: receive() it
+    await race(run.restart(1), cat.s(1))  # type: ignore # the end of a round is no part
     await fan_out([cat.s(1), cat.s(2)])  # type: ignore # the star is missing
     first = (await fan_out(cat.s(1))).results[0]
     free_known_cat(first)  # type: ignore # may be None

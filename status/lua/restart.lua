@@ -1,0 +1,48 @@
+-- The workflow asked to begin anew, with other arguments: another round of the run, with an empty journal.
+--
+-- ARGV[1] seen     nonce of the last await the turn has read   ARGV[2] token, made once by this turn
+-- ARGV[3] input (JSON)                ARGV[4] first: the await that the round begins with, the next that nobody has had
+-- ARGV[5] entries of sagas so far                      ARGV[6] status that the round begins with (JSON)
+-- ARGV[7] how many values of status follow (0 or 3), then phase, progress, metadata (JSON); then the
+-- number of events and, for each, kind, name, detail
+--
+-- Answers {restarted}: by this token, and a turn is owed; {moved}: start over; {gone}: it is not there or has ended
+--
+-- Awaits are numbered on: so nothing of a former round can be taken for something of this one, be it a message, a claim,
+-- an idempotency key or a child. What stays: unread messages, promises, deadline, status, a cancel that is noted.
+local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose')
+if not f[1] or FINAL[f[1]] then return { 'gone' } end
+if f[4] == ARGV[2] then return { 'restarted' } end
+if f[2] ~= ARGV[1] or f[3] ~= '' then return { 'moved' } end
+local now, at = now_ms(), 7
+if ARGV[at] == '3' then
+  redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])
+  at = at + 3
+end
+local events = tonumber(ARGV[at + 1])
+at = at + 1
+for _ = 1, events do
+  event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  at = at + 3
+end
+
+-- A join that still has claims needs what is known of its parts: whoever ends late must not be taken for new.
+for _, key in ipairs({ JOURNAL, STEPS, LATE }) do
+  if tonumber(f[6] or '0') <= 0 then
+    redis.call('UNLINK', key)
+  else
+    for _, field in ipairs(redis.call('HKEYS', key)) do
+      local n = string.match(field, '^%d+')
+      if redis.call('EXISTS', JOINS .. n) == 0 then redis.call('HDEL', key, field) end
+    end
+  end
+end
+local round = int(tonumber(f[5] or '1') + 1)
+redis.call('HDEL', RUN, 'error', 'again', 'kept', 'turns', 'given_up', 'gone')
+redis.call('HSET', RUN, 'round_input', ARGV[3], 'first', ARGV[4], 'entries', ARGV[5], 'carried', ARGV[6], 'round', round,
+  'round_ms', int(now), 'round_token', ARGV[2], 'seen', ARGV[2] .. '#', 'waits', 0, 'updated_ms', int(now))
+if f[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end
+if f[1] == 'pending' or f[1] == 'suspended' then set_state(f[1], 'running', now) end
+look_at(RUN_ID, LOOK_TICKS)
+event('run.restarted', round)
+return { 'restarted' }
