@@ -21,8 +21,8 @@ import psutil
 import redis
 
 from bench.children import ChildFailed, Valkey, Worker
-from bench.measure import ROOT
 from bench.sleepers import used_bytes
+from bench.stage import ROOT
 
 OUT = Path(__file__).parent / "results" / "rounds.json"
 RUN = "counter"

@@ -121,7 +121,8 @@ def _make_batch(join: Join) -> None:
     """Of some joins of steps a batch, larger than they were."""
     # By what was drawn, and not by the next numbers: else each plan of all that were known before would be another.
     random = Random(repr(join))
-    plain = not any(join.delayed) and not any(join.within_s) and "promise" not in join.steps and not join.undone
+    steps_only = not {"promise", "receive"} & set(join.steps)
+    plain = steps_only and not any(join.delayed) and not any(join.within_s) and not join.undone
     if join.kind not in {"fan_out_fail", "fan_out"} or not plain or random.random() < 0.5:
         return
     more = random.randint(0, 4)
