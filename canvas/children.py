@@ -17,7 +17,7 @@ from canvas.outcomes import describe, encode_error
 from canvas.payload import compact
 from canvas.waitables import Part, Recipe
 from status.errors import Cancelled, ConfigError, RunConflict
-from status.records import Claim, NewPart, PartRef
+from status.records import Claim, NewBatch, NewPart, PartRef
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -99,6 +99,19 @@ def with_run_ids(parts: tuple[NewPart, ...], run_id: str, n: int, generation: in
         _with_run_id(part, child_id(run_id, f"{n}.{p}", generation)) if part.kind == "child" else part
         for p, part in enumerate(parts)
     )
+
+
+def batch_with_run_ids(batch: NewBatch, run_id: str, n: int, generation: int) -> NewBatch:
+    """The batch of await `n`; if its parts are children, with the ids that their runs will have."""
+    return batch._replace(queue=f">{child_id(run_id, f'{n}.%', generation)}") if batch.queue == ">" else batch
+
+
+def of_item(spec: dict[str, Any], ref: PartRef, item: Any) -> dict[str, Any]:
+    """The spec of a child that is part of a batch: its template with what is the item's own."""
+    text = compact([[item], {}])
+    generation = int(ref.nonce.partition("g")[2] or 0)
+    own_id = child_id(ref.run_id, f"{ref.n}.{ref.p}", generation)
+    return {**spec, "child": own_id, "input": text, "digest": digest(spec["task"], text)}
 
 
 def _with_run_id(part: NewPart, own_id: str) -> NewPart:

@@ -119,7 +119,8 @@ class Engine:
         """What is sent of a part, as `Publisher.step` takes it."""
         spec: dict[str, Any] = json.loads(part.spec)
         if "items" in spec:  # a part of a batch: its argument is one of these
-            spec["args"] = [spec.pop("items")[spec.pop("at")]]
+            item = spec.pop("items")[spec.pop("at")]
+            spec = children.of_item(spec, part.ref, item) if "child" in spec else {**spec, "args": [item]}
         return undo_message(spec, part.ref, part.undoes) if part.ref.p.endswith("u") else spec
 
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from canvas.context import in_workflow
 from canvas.joins import warn_of_unseen
-from canvas.outcomes import Decision, describe
+from canvas.lines import line_of
+from canvas.outcomes import Decision, asked_at, describe
 from canvas.run import Run
 from canvas.waitables import Recipe, Waitable
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
@@ -30,12 +31,17 @@ INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fa
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """It awaits something that the journal does not have."""
+    """It awaits something that the journal does not have.
+
+    Attributes:
+        line: Where, as file:line.
+    """
 
     n: int
     recipe: Recipe
     parts: tuple[NewPart, ...]
     batch: NewBatch | None = None
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +155,7 @@ class Replay:
     def _hear(self, journal: Mapping[str, str]) -> Move | None:
         """Answer its await from the journal, or say what it asks for."""
         try:
-            answer = _answer(self._asked.value, self.run, journal)
+            answer = _answer(self._asked.value, self.run, journal, self._coro)
         except _Thrown as thrown:
             self._resume = _throwing(self._coro, thrown.error)
         else:
@@ -171,7 +177,7 @@ class _Asked:
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:
     """How it ended, unless the journal knows of a further await: then this is not how it went."""
     recorded = Decision.read(journal, run.next_await, 0)
-    return move if recorded is None else Parked(mismatch(run, run.next_await, recorded.fingerprint, "nothing more"))
+    return move if recorded is None else Parked(mismatch(run, run.next_await, recorded.asked, "nothing more"))
 
 
 def _name_remedy(error: Exception) -> None:
@@ -196,7 +202,7 @@ class _Thrown(Exception):  # noqa: N818
         self.error = error
 
 
-def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked | _Told:
+def _answer(asked: Any, run: Run, journal: Mapping[str, str], coro: Any) -> Asks | Parked | _Told:
     if not isinstance(asked, Waitable):
         name = type(asked).__name__ if asked is not None else "something of asyncio"
         raise _Thrown(
@@ -215,12 +221,12 @@ def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked |
         decision = Decision.read(journal, n, recipe.size if batch is None or batch.keep else 0)
         if decision is None:
             if batch is not None:
-                return Asks(n, recipe, (), batch.prepare())
-            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts))
+                return Asks(n, recipe, (), batch.prepare(), line=line_of(coro))
+            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts), line=line_of(coro))
     except OrchestrationError as error:
         raise _Thrown(error) from error
     if decision.fingerprint != recipe.fingerprint:
-        return Parked(mismatch(run, n, decision.fingerprint, recipe.fingerprint))
+        return Parked(mismatch(run, n, decision.asked, asked_at(recipe.fingerprint, line_of(coro))))
     return _settle(recipe, decision, run)
 
 

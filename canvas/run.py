@@ -11,6 +11,7 @@ from uuid import UUID
 
 from canvas.children import Start
 from canvas.outcomes import Decision
+from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.waitables import Join, Part, Sleep
 from status.errors import ConfigError
@@ -67,6 +68,8 @@ class Run:
         self.deadline = datetime.fromtimestamp(deadline_ms / 1000, UTC) if deadline_ms else None
         self.log = RunLog(self)
         self.generations = generations
+        #: What `patched` goes by.
+        self.patches = Patches()
         self._now_ms = submitted_ms
         self._random = Random(run_id)  # noqa: S311  # reproducible is the point
         self._ids = Random(f"{run_id}/uuid")  # noqa: S311
@@ -101,6 +104,21 @@ class Run:
     def random(self) -> Random:
         """One generator, seeded from the run's id, that goes on where it was."""
         return self._random
+
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the way that was written under this name; for code that changes under running runs.
+
+        True where the run comes here for the first time, which is then on record; False where it has gone on from here
+        before, with the code of that time. One run always gets the same answer. Once no run from before is left, the
+        call and the old way can be dropped.
+
+        Args:
+            name: Of the change; anything printable, another for each.
+
+        Raises:
+            ConfigError: The name is empty, too long, or no text.
+        """
+        return self.patches.asked(name, self)
 
     def sleep(self, delay_s: float) -> Part[None]:
         """Wait, durably; may be a part of a race.

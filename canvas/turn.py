@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from canvas import children
 from canvas.lives import is_given_up
-from canvas.outcomes import Decision, describe
+from canvas.outcomes import Decision, asked_at, describe
+from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Replay, Returned, Stopped, mismatch
 from canvas.run import Run
@@ -82,6 +83,7 @@ def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> Replay:
     fields = record.fields
     deadline_ms = int(fields.get("deadline_ms") or 0)
     run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), deadline_ms, record.generations)
+    run.patches = Patches.of(fields)
     args, kwargs = workflow.read_input(fields["input"])
     return Replay(workflow.body, run, args, kwargs)
 
@@ -191,6 +193,9 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
     if any(part.kind == "child" for part in asks.parts):
         generation = run.generations.of_await(asks.n)
         asks = replace(asks, parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
+    elif asks.batch is not None:
+        generation = run.generations.of_await(asks.n)
+        asks = replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
@@ -206,6 +211,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
         wanted=here.wanted if here else NONE_WANTED,
         news=run.news(),
+        line=asks.line,
     )
     match opening.code:
         case "opened":
@@ -217,7 +223,8 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
-            return _park(engine, record, mismatch(run, asks.n, opening.found, recipe.fingerprint))
+            found = asked_at(opening.found, opening.found_line)
+            return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
         case "answered":
             run.let_out()
             return False
@@ -241,17 +248,19 @@ def _at_once(asks: Asks) -> Iterable[str]:
 
 
 def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Mapping[str, int]) -> None:
+    if asks.batch is not None:
+        filed = engine.store.filed(record.run_id, asks.n, opening.nonce, attempts)
+        engine.publish(record.run_id, filed, record.workflow)
+        return
     rows = [
         (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), _spec(asks, int(p)))
         for p, attempt in attempts.items()
-        if asks.batch is not None or asks.parts[int(p)].kind in SENT
+        if asks.parts[int(p)].kind in SENT
     ]
     engine.send(record.run_id, rows, record.workflow)
 
 
 def _spec(asks: Asks, p: int) -> dict[str, Any]:
-    if asks.recipe.batch is not None:
-        return asks.recipe.batch.spec(p)
     call, part = asks.recipe.parts[p], asks.parts[p]
     # A child's has its run id, which the call does not know.
     spec: dict[str, Any] = json.loads(part.spec) if part.kind == "child" else cast("Any", call).spec(part.queue)
@@ -270,7 +279,8 @@ def _end(
     still_open = record.fields["open"]
     if still_open and still_open not in record.journal:
         # Whoever opened it had read no more than this turn has: the workflow has taken another way.
-        return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
+        found = asked_at(*engine.store.open_as(record.run_id, int(still_open)))
+        return _park(engine, record, mismatch(run, int(still_open), f"{found or 'it'} open", "nothing more"))
     if not _wrote_ahead(engine, record, run):
         return True
     state = _final_state(run, error, stopped)

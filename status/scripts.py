@@ -33,7 +33,7 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "resolve", "child", "told",
-        "enter", "leaving", "turn_down", "reassert",
+        "enter", "leaving", "turn_down", "reassert", "stage",
     }
 )  # fmt: skip
 
@@ -52,6 +52,7 @@ MOVE_NO_PART = frozenset(
         "told",
         "leaving",
         "turn_down",
+        "stage",
     }
 )
 

@@ -167,7 +167,7 @@ class Family:
         shards = range(self.store.keys.shards)
         rows = {row for shard in shards for row in self.redis.zrange(self.store.keys.due(shard), 0, -1)}
         rows |= {row for shard in shards for row in self.redis.zrange(self.store.keys.timers(shard), 0, -1)}
-        return rows | {key for key in self.redis.scan_iter("*") if ":join:" in key}
+        return rows | {key for key in self.redis.scan_iter("*") if ":join:" in key and ":input" not in key}
 
 
 class Died(BaseException):

@@ -94,7 +94,7 @@ if f[13] then redis.call('HSET', RUN, 'bits', table.concat(bits, ',')) end
 local before = n > 0 and redis.call('HGET', JOURNAL, n - 1)
 local gen = int(tonumber(f[5] or '0') + 1)
 local seen = (before and cjson.decode(before)['x'] or '') .. '#' .. gen
-for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES }) do redis.call('PERSIST', key) end
+for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, JOINS .. 'input' }) do redis.call('PERSIST', key) end
 redis.call('UNLINK', EVENTS .. '/end')
 redis.call('ZREM', ENDED, state .. '|' .. RUN_ID)
 redis.call('HDEL', RUN, 'error', 'result', 'finished_ms', 'ctoken', 'cancel', 'cancels', 'kill', 'killed')
