@@ -149,7 +149,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         error: BaseException = RunConflict(
             f"child run id {run_id!r} is taken by a run ({state}) of another workflow or with other arguments"
         )
-        _end_part(engine, ref, "failed", encode_error(describe(error)), grant.now_ms)
+        end_part(engine, ref, "failed", encode_error(describe(error)), grant.now_ms)
         return
     if code == "stopped":
         _never_ran(engine, ref)
@@ -157,7 +157,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
     if code == "created":
         engine.send_turn(run_id, spec["task"])
     if spec.get("detached"):
-        _end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
+        end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
         return
     engine.store.child_submitted(ref)
     if state in FINAL:
@@ -166,9 +166,13 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
 
 def stop(engine: Engine, claims: Iterable[Claim]) -> None:
     """Let children know that nobody waits for them any more; they undo what they did, if they say how."""
+    from canvas import stock  # noqa: PLC0415  # it ends its parts as children do
+
     for claim in claims:
         ref = PartRef.parse(claim.token) if claim.child else None
-        if ref is not None:
+        if ref is not None and claim.child.startswith("*"):
+            stock.stop(engine, ref, int(claim.child[1:]))
+        elif ref is not None:
             _stop(engine, ref, claim.child)
 
 
@@ -184,7 +188,7 @@ def _stop(engine: Engine, ref: PartRef, run_id: str) -> None:
 
 def _never_ran(engine: Engine, ref: PartRef) -> None:
     error = encode_error(describe(Cancelled("it was stopped before it began")))
-    _end_part(engine, ref, "failed", error)
+    end_part(engine, ref, "failed", error)
 
 
 def tell(engine: Engine, run_id: str) -> None:
@@ -194,13 +198,14 @@ def tell(engine: Engine, run_id: str) -> None:
         return
     for ref in end.tells:
         if end.state == State.COMPLETED:
-            _end_part(engine, ref, "done", "v" + end.result, end.submitted_ms)
+            end_part(engine, ref, "done", "v" + end.result, end.submitted_ms)
         else:
-            _end_part(engine, ref, "failed", "e" + end.error, end.submitted_ms)
+            end_part(engine, ref, "failed", "e" + end.error, end.submitted_ms)
         engine.store.told(run_id, ref)
 
 
-def _end_part(engine: Engine, ref: PartRef, kind: Kind, outcome: str, began_ms: int = 0) -> None:
+def end_part(engine: Engine, ref: PartRef, kind: Kind, outcome: str, began_ms: int = 0) -> None:
+    """Record the outcome of a part that no step of ours is, and let its run go on. Safe to do again."""
     line = "" if kind == "done" else str(json.loads(outcome[1:]).get("message", ""))[:200]
     ending = engine.store.finish(
         ref,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from canvas.children import Start
@@ -18,7 +18,11 @@ from status.errors import ConfigError
 from status.records import FIRST_GENERATION, Generations, News, Remark, key_of_part
 
 if TYPE_CHECKING:
+    from celery.canvas import Signature
+
     from canvas.call import Call
+
+R = TypeVar("R")
 
 logger = logging.getLogger("celeriac.run")
 
@@ -127,6 +131,21 @@ class Run:
             delay_s: Seconds; days are fine.
         """
         return Sleep(delay_s)
+
+    def apply(self, signature: Signature[R]) -> Join[R]:
+        """Await any stock Celery signature, chain, group or chord; gives what it gives.
+
+        It runs by Celery's own rules: what is lost on the way is not found again, and then this waits for ever: put
+        `with_timeout` around it. What stops it revokes its tasks, as far as they have not begun.
+
+        Raises:
+            ConfigError: It is no signature.
+            PayloadError: Its arguments can't be carried as JSON.
+            StepFailed (when awaited): A task in it failed, with that task's error.
+        """
+        from canvas.stock import Applied  # noqa: PLC0415  # it registers tasks, which a run has no need of
+
+        return Join(Applied(signature).recipe())
 
     def start(self, call: Call[Any], *, run_id: str | None = None) -> Join[str]:
         """Start a run of its own, that this one does not wait for; its value is the run's id.
