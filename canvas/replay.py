@@ -248,8 +248,8 @@ def mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
     return describe(
         NonDeterministic(
             f"await {n} of run {run.id}: the journal has {recorded}, the workflow now asks for {asked}. Its path "
-            "changed: new code (let old runs end first), or uuid4(), datetime.now(), random() in the workflow "
-            "(write run.uuid(), run.now(), run.random())"
+            "changed: new code (keep the old way for old runs: run.patched(name)), or uuid4(), datetime.now(), "
+            "random() in the workflow (write run.uuid(), run.now(), run.random())"
         )
     )
 
