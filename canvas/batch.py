@@ -12,7 +12,7 @@ from canvas.context import workflow_here
 from canvas.joins import FanOutResult
 from canvas.outcomes import Decision, failure
 from canvas.payload import compact
-from canvas.step import Unary
+from canvas.step import Unary, refuse_calls
 from canvas.waitables import Join, Recipe
 from status.errors import ConfigError, PayloadError, StepFailed, TimedOut
 from status.records import NewBatch
@@ -97,6 +97,7 @@ class Batch:
 
     def _encoded(self, at: int, item: Any) -> Any:
         try:
+            refuse_calls(self.task_name, (item,), {})
             return self.step.codec.encode((item,), {})[0][0]
         except PayloadError as error:
             raise PayloadError(f"item {at} of {self.kind}({self.task_name}, ...): {error}") from error

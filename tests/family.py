@@ -90,7 +90,8 @@ class Family:
         step = self.app.tasks[spec["task"]]
         kind: Any = "done"
         try:
-            outcome = "v" + step.codec.result.dumps(step.run(*spec.get("args", [])))
+            args, kwargs = step.codec.decode(spec.get("args", []), spec.get("kwargs", {}))
+            outcome = "v" + step.codec.result.dumps(step.run(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  # whatever it raised is its outcome
             kind, outcome = "failed", encode_error(describe(error, step=spec["label"]))
         ending = self.store.finish(ref, token=token, kind=kind, outcome=outcome, began_ms=1, name=spec["label"])
