@@ -40,6 +40,7 @@ class FanOutResult(Generic[R_co]):
         self.results = results
         self._errors = errors
         self._failed = sum(error is not None for error in errors)
+        self._given_by = ""
 
     @property
     def errors(self) -> tuple[StepFailed | None, ...]:
@@ -68,6 +69,14 @@ class FanOutResult(Generic[R_co]):
     def unseen(self) -> tuple[StepFailed, ...]:
         """The errors, if nobody has asked for them."""
         return () if self._looked else tuple(error for error in self._errors if error)
+
+    def given_by(self, handle: str) -> None:
+        """It was not given to a workflow, which is watched, but by a run's handle."""
+        self._given_by = handle
+
+    def __del__(self) -> None:
+        if self._given_by:
+            warn_of_unseen(self, self._given_by)
 
     def __repr__(self) -> str:
         return f"FanOutResult(succeeded={self.succeeded}, failed={self._failed})"

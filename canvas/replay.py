@@ -139,7 +139,7 @@ class Replay:
         run = self.run
         run.replaying = str(run.next_await) in journal
         try:
-            self._asked = _Asked(self._resume())
+            self._asked = _Asked(_timed(self._resume, self._coro, run))
         except StopIteration as end:
             for value in self._given:
                 warn_of_unseen(value, f"run {run.id}")
@@ -172,6 +172,18 @@ class _Asked:
     """What it awaits, which may be anything, None too."""
 
     value: Any
+
+
+def _timed(resume: Callable[[], Any], coro: Any, run: Run) -> Any:
+    """Go on to the next await, and remember the longest way between two."""
+    begin_s = monotonic()
+    try:
+        return resume()
+    finally:
+        took_s = monotonic() - begin_s
+        if took_s > run.longest[0]:
+            line = line_of(coro)
+            run.longest = (took_s, f"the await at {line}" if line else "its end")
 
 
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:

@@ -86,6 +86,8 @@ class Run:
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
         self._rows: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
         self._at_good_end: list[Callable[[], None]] = []
+        #: The longest way between two awaits of this replay, s, and where it led to; short ones are not looked at.
+        self.longest = (0.1, "any one await")
         self.next_await = 0
         self.last_decision: Decision | None = None
         #: Whether the next await is in the journal: what is said before it was recorded with it.

@@ -110,6 +110,7 @@ def _submit_recipe(
     waitable: Waitable[Any], recipe: Recipe, run_id: str | None, timeout_s: float | None
 ) -> RunHandle[Any]:
     from canvas.batch import Batch  # noqa: PLC0415  # as above
+    from canvas.joins import FanOutResult  # noqa: PLC0415
     from canvas.submitted import NAME, plan_of, value_of  # noqa: PLC0415
 
     if recipe.undo or recipe.policy == "settled":
@@ -122,7 +123,10 @@ def _submit_recipe(
         record = store.load(own_id)
         if record is None:
             raise RunNotFound(own_id)
-        return value_of(recipe, record.journal)
+        value = value_of(recipe, record.journal)
+        if isinstance(value, FanOutResult):
+            value.given_by(f"run {own_id}")
+        return value
 
     if isinstance(recipe.batch, Batch):
         with _answering(own_id), uploaded(store, own_id, recipe.batch) as upload:

@@ -101,7 +101,11 @@ def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bo
         move = Parked(describe(error))
     if play.took_s > SLOW_TURN_S:
         logger.warning(
-            "%s: %.1f s of its own code in one turn of %s: put it in a step", record.run_id, play.took_s, workflow.name
+            "%s: %.1f s of its own code in one turn of %s, %.1f s of them before %s: put what takes long in a step",
+            record.run_id,
+            play.took_s,
+            workflow.name,
+            *play.run.longest,
         )
     return move if isinstance(move, bool) else _carry_out(engine, workflow, record, play.run, move)
 
