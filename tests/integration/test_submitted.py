@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +47,7 @@ from clients import Client, client
 from leaks import keys_without_end
 from saga import Saga
 from status.store_input import UPLOAD_MS
+from waiting import wait_until
 
 #: What `odd` does once it is not empty; and what `submits` submits.
 mended: list[bool] = []
@@ -508,3 +512,36 @@ def test_a_failed_part_is_a_step_failed_where_it_is_read(desk):
     assert found.results == [1, None]
     assert isinstance(found.errors[1], StepFailed)
     assert found.errors[1].index == 1
+
+
+HALF_WAY = """
+import threading
+import canvas
+from celery import Celery
+
+app = Celery("half")
+canvas.install(app)
+
+@canvas.step(name="half.do")
+def do(n: int) -> None: ...
+
+def items():
+    yield from range(5000)
+    threading.Event().wait()
+
+canvas.process_batch(do, items(), 5).submit(run_id="half")
+"""
+
+
+def test_a_client_process_that_is_killed_half_way_has_started_nothing(redis_client, worker_env, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HALF_WAY], env=os.environ | worker_env, cwd=tmp_path)
+    try:
+        uploads = wait_until(lambda: list(redis_client.scan_iter("*:half:input~*")), "a part of the items is there", 60)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert 0 < redis_client.llen(uploads[0]) < 5000
+    assert 0 < redis_client.pttl(uploads[0]) <= UPLOAD_MS
+    assert [key for key in redis_client.scan_iter("*") if "half" in key] == uploads
+    assert redis_client.llen("celery") == 0
