@@ -76,7 +76,7 @@ class Applied(Part[R_co]):
         return self._name
 
     def prepare(self) -> NewPart:
-        return NewPart(kind="step", queue=WHERE, label=self.label, spec=compact(self.spec("")))
+        return NewPart(kind="canvas", queue=WHERE, label=self.label, spec=compact(self.spec("")))
 
     def spec(self, _queue: str) -> dict[str, Any]:
         """All that a worker needs to publish it."""

@@ -33,7 +33,7 @@ logger = logging.getLogger("celeriac")
 STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.
-SENT = frozenset({"step", "child"})
+SENT = frozenset({"step", "child", "canvas"})
 
 #: After so many ticks a parked run is looked at again: one that waits for other code, and one that waits for the
 #: log of its sagas, which may be back any moment.

@@ -120,7 +120,7 @@ class Ending:
 class NewPart:
     """A part of a join that is about to be opened."""
 
-    kind: Literal["step", "sleep", "promise", "child"]
+    kind: Literal["step", "sleep", "promise", "child", "canvas"]
     queue: str
     label: str
     spec: str = "{}"
