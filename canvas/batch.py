@@ -115,7 +115,9 @@ class Batch:
         self.step.codec.check((first,), {})
         part = self.step.s(first).prepare()
         of_an_item = ("args", "input", "digest")
-        template = {"batch": True} | {name: value for name, value in json.loads(part.spec).items() if name not in of_an_item}
+        template = {"batch": True} | {
+            name: value for name, value in json.loads(part.spec).items() if name not in of_an_item
+        }
         queue = ">" if part.kind == "child" else part.queue
         return NewBatch(size, self.window, queue, part.label, compact(template), self.keep, CHUNK, chunks)
 
