@@ -454,6 +454,21 @@ def test_an_upload_that_was_forgotten_is_not_submitted(desk):
     assert desk.redis.exists(desk.store.keys.run("half")) == 0
 
 
+def test_an_upload_that_is_forgotten_at_the_last_moment_is_not_submitted_without_its_items(desk, monkeypatch):
+    submit = desk.store.submit
+
+    def too_late(*args: Any, **kwargs: Any) -> bool:
+        desk.redis.delete(*desk.redis.scan_iter("*input~*"))
+        return submit(*args, **kwargs)
+
+    monkeypatch.setattr(desk.store, "submit", too_late)
+
+    with pytest.raises(StoreUnavailable, match="submit it again"):
+        process_batch(cat, iter([1, 2]), 5).submit(run_id="half")
+
+    assert desk.redis.exists(desk.store.keys.run("half")) == 0
+
+
 def test_a_piece_that_is_sent_twice_is_there_once(desk):
     desk.store.stage("r", "t", 0, ["[1]", "[2]"])
     desk.store.stage("r", "t", 0, ["[1]", "[2]"])
