@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
+from canvas.context import workflow_here
 from canvas.joins import FanOutResult
 from canvas.outcomes import Decision, failure
 from canvas.payload import compact
-from canvas.step import Unary
+from canvas.step import Unary, refuse_calls
 from canvas.waitables import Join, Recipe
-from status.errors import ConfigError, StepFailed, TimedOut
+from status.errors import ConfigError, PayloadError, StepFailed, TimedOut
 from status.records import NewBatch
 
 T = TypeVar("T")
@@ -37,14 +39,40 @@ class Batch:
     """The items of a batch, and the step that takes each of them. They are converted when it is opened, not before."""
 
     def __init__(self, kind: str, step: Any, items: Iterable[Any], window: int, *, keep: bool) -> None:
-        if getattr(step, "is_workflow", False):
-            raise ConfigError(f"{kind}({step.name}, ...): a workflow can't be a batch's step yet: write a step for it")
         self.kind, self.step, self.window, self.keep = kind, step, window, keep
-        self.items = tuple(items)
+        # An iterator may have no end in sight: `.submit()` reads it bit by bit, and in a workflow there is none.
+        as_it_is = isinstance(items, range) or (isinstance(items, Iterator) and workflow_here() is None)
+        self._given: Iterable[Any] = items if as_it_is else tuple(items)
+        self._read: int | None = None
+
+    @cached_property
+    def items(self) -> Sequence[Any]:
+        """All of them."""
+        if isinstance(self._given, Iterator):
+            return tuple(self.once())
+        return cast("Sequence[Any]", self._given)
+
+    def once(self) -> Iterator[Any]:
+        """The items, one by one; of an iterator only for the first who asks.
+
+        Raises:
+            ConfigError: It was asked for before.
+        """
+        if isinstance(self._given, Iterator) and self._read is not None:
+            raise ConfigError(
+                f"{self.kind}({self.task_name}, ...): its items were an iterator, and have been read: give a list"
+            )
+        self._read = 0
+        for item in self._given:
+            self._read += 1
+            yield item
 
     @property
     def size(self) -> int:
         """How many items there are."""
+        # Who has read them for a submit keeps their number, not the items.
+        if isinstance(self._given, Iterator) and self._read is not None:
+            return self._read
         return len(self.items)
 
     @property
@@ -52,16 +80,46 @@ class Batch:
         """Of the step."""
         return str(self.step.name)
 
-    @cached_property
-    def _arguments(self) -> list[Any]:
-        encode = self.step.codec.encode
-        return [encode((item,), {})[0][0] for item in self.items]
+    def chunks(self, items: Iterable[Any]) -> Iterator[str]:
+        """The items as Redis keeps them: some of them to a piece.
 
-    @cached_property
-    def _template(self) -> dict[str, Any]:
-        call = self.step.s(self.items[0])
-        spec: dict[str, Any] = call.spec(self.step.queue_of(call["options"]))
-        return {"batch": True, **{name: value for name, value in spec.items() if name != "args"}}
+        Raises:
+            PayloadError: An item doesn't fit the step's argument.
+        """
+        chunk: list[Any] = []
+        for at, item in enumerate(items):
+            chunk.append(self._encoded(at, item))
+            if len(chunk) == CHUNK:
+                yield compact(chunk)
+                chunk = []
+        if chunk:
+            yield compact(chunk)
+
+    def _encoded(self, at: int, item: Any) -> Any:
+        try:
+            refuse_calls(self.task_name, (item,), {})
+            return self.step.codec.encode((item,), {})[0][0]
+        except PayloadError as error:
+            raise PayloadError(f"item {at} of {self.kind}({self.task_name}, ...): {error}") from error
+
+    def filed(self, first: Any, size: int, chunks: Sequence[str]) -> NewBatch:
+        """What `open_join` files.
+
+        Args:
+            first: An item, to see whether the step takes one.
+            chunks: See `NewBatch`.
+
+        Raises:
+            PayloadError: It takes other arguments.
+        """
+        self.step.codec.check((first,), {})
+        part = self.step.s(first).prepare()
+        of_an_item = ("args", "input", "digest")
+        template = {"batch": True} | {
+            name: value for name, value in json.loads(part.spec).items() if name not in of_an_item
+        }
+        queue = ">" if part.kind == "child" else part.queue
+        return NewBatch(size, self.window, queue, part.label, compact(template), self.keep, CHUNK, chunks)
 
     def prepare(self) -> NewBatch:
         """What `open_join` files.
@@ -69,22 +127,7 @@ class Batch:
         Raises:
             PayloadError: An item doesn't fit the step's argument.
         """
-        self.step.codec.check((self.items[0],), {})
-        arguments = self._arguments
-        return NewBatch(
-            size=self.size,
-            window=self.window,
-            queue=self._template["queue"],
-            label=self._template["label"],
-            spec=compact(self._template),
-            keep=self.keep,
-            chunk=CHUNK,
-            chunks=[compact(arguments[at : at + CHUNK]) for at in range(0, self.size, CHUNK)],
-        )
-
-    def spec(self, p: int) -> dict[str, Any]:
-        """All that a worker needs to publish part `p`."""
-        return {**self._template, "args": [self._arguments[p]]}
+        return self.filed(self.items[0], self.size, list(self.chunks(self.items)))
 
     def value(self, outcome: str) -> Any:
         """What a successful part gave."""
@@ -128,7 +171,7 @@ def map_concurrent(step: Unary[T, R], items: Iterable[T], max_concurrency: int |
 
     Args:
         step: Takes one item.
-        items: Read once, when this is called.
+        items: Read once, when this is called; an iterator outside of a workflow, when it is submitted.
         max_concurrency: How many at a time, on all workers together; None: as many as 1,000.
 
     Raises:
@@ -161,8 +204,9 @@ def process_batch(
     """A step for each item, so many at a time on all workers together.
 
     Args:
-        step: Takes one item.
-        items: Read once, when this is called.
+        step: Takes one item; a workflow does too.
+        items: Read once, when this is called. Outside of a workflow an iterator is read by `.submit()`, bit by bit into
+            Redis: it may be longer than memory has room for.
         max_concurrency: A window: whoever ends a step starts the next item's.
         settle: Go on past failures, and give every outcome; False: end with the first.
         collect: False: give `Counts` alone and keep no outcome; for very many items.

@@ -17,7 +17,7 @@ from canvas.outcomes import describe, encode_error
 from canvas.payload import compact
 from canvas.waitables import Part, Recipe
 from status.errors import Cancelled, ConfigError, RunConflict
-from status.records import Claim, NewPart, PartRef
+from status.records import Claim, NewBatch, NewPart, PartRef
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
@@ -101,6 +101,19 @@ def with_run_ids(parts: tuple[NewPart, ...], run_id: str, n: int, generation: in
     )
 
 
+def batch_with_run_ids(batch: NewBatch, run_id: str, n: int, generation: int) -> NewBatch:
+    """The batch of await `n`; if its parts are children, with the ids that their runs will have."""
+    return batch._replace(queue=f">{child_id(run_id, f'{n}.%', generation)}") if batch.queue == ">" else batch
+
+
+def of_item(spec: dict[str, Any], ref: PartRef, item: Any) -> dict[str, Any]:
+    """The spec of a child that is part of a batch: its template with what is the item's own."""
+    text = compact([[item], {}])
+    generation = int(ref.nonce.partition("g")[2] or 0)
+    own_id = child_id(ref.run_id, f"{ref.n}.{ref.p}", generation)
+    return {**spec, "child": own_id, "input": text, "digest": digest(spec["task"], text)}
+
+
 def _with_run_id(part: NewPart, own_id: str) -> NewPart:
     spec = json.loads(part.spec)
     spec["child"] = spec["child"] or own_id
@@ -136,7 +149,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         error: BaseException = RunConflict(
             f"child run id {run_id!r} is taken by a run ({state}) of another workflow or with other arguments"
         )
-        _end_part(engine, ref, "failed", encode_error(describe(error)), grant.now_ms)
+        end_part(engine, ref, "failed", encode_error(describe(error)), grant.now_ms)
         return
     if code == "stopped":
         _never_ran(engine, ref)
@@ -144,7 +157,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
     if code == "created":
         engine.send_turn(run_id, spec["task"])
     if spec.get("detached"):
-        _end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
+        end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
         return
     engine.store.child_submitted(ref)
     if state in FINAL:
@@ -153,9 +166,13 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
 
 def stop(engine: Engine, claims: Iterable[Claim]) -> None:
     """Let children know that nobody waits for them any more; they undo what they did, if they say how."""
+    from canvas import stock  # noqa: PLC0415  # it ends its parts as children do
+
     for claim in claims:
         ref = PartRef.parse(claim.token) if claim.child else None
-        if ref is not None:
+        if ref is not None and claim.child.startswith("*"):
+            stock.stop(engine, ref, int(claim.child[1:]))
+        elif ref is not None:
             _stop(engine, ref, claim.child)
 
 
@@ -171,7 +188,7 @@ def _stop(engine: Engine, ref: PartRef, run_id: str) -> None:
 
 def _never_ran(engine: Engine, ref: PartRef) -> None:
     error = encode_error(describe(Cancelled("it was stopped before it began")))
-    _end_part(engine, ref, "failed", error)
+    end_part(engine, ref, "failed", error)
 
 
 def tell(engine: Engine, run_id: str) -> None:
@@ -181,13 +198,14 @@ def tell(engine: Engine, run_id: str) -> None:
         return
     for ref in end.tells:
         if end.state == State.COMPLETED:
-            _end_part(engine, ref, "done", "v" + end.result, end.submitted_ms)
+            end_part(engine, ref, "done", "v" + end.result, end.submitted_ms)
         else:
-            _end_part(engine, ref, "failed", "e" + end.error, end.submitted_ms)
+            end_part(engine, ref, "failed", "e" + end.error, end.submitted_ms)
         engine.store.told(run_id, ref)
 
 
-def _end_part(engine: Engine, ref: PartRef, kind: Kind, outcome: str, began_ms: int = 0) -> None:
+def end_part(engine: Engine, ref: PartRef, kind: Kind, outcome: str, began_ms: int = 0) -> None:
+    """Record the outcome of a part that no step of ours is, and let its run go on. Safe to do again."""
     line = "" if kind == "done" else str(json.loads(outcome[1:]).get("message", ""))[:200]
     ending = engine.store.finish(
         ref,

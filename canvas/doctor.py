@@ -89,7 +89,9 @@ def needs_of(visit: Visit) -> Needs:
     """
     app, runs = visit.app, visit.survey
     known = definitions(app)
-    queue_of = {task.name: task.queue_of({}) for task in known if is_workflow(task) or not task.local}
+    # What every app has (`celeriac.submitted`) is in need of a worker only while a run of it waits.
+    own = [task for task in known if not task.name.startswith("celeriac.")]
+    queue_of = {task.name: task.queue_of({}) for task in own if is_workflow(task) or not task.local}
     turns = {run.workflow: engines.of(app).turn_queue(run.workflow) for run in runs.sample}
     runs_on = waiting_runs(runs, turns)
     return Needs(

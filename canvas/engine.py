@@ -119,23 +119,29 @@ class Engine:
         """What is sent of a part, as `Publisher.step` takes it."""
         spec: dict[str, Any] = json.loads(part.spec)
         if "items" in spec:  # a part of a batch: its argument is one of these
-            spec["args"] = [spec.pop("items")[spec.pop("at")]]
+            item = spec.pop("items")[spec.pop("at")]
+            spec = children.of_item(spec, part.ref, item) if "child" in spec else {**spec, "args": [item]}
         return undo_message(spec, part.ref, part.undoes) if part.ref.p.endswith("u") else spec
 
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
         """Send step messages; what can't be sent stays due."""
         try:
-            if any("child" in spec for _, spec in rows):
-                rows = self._without_children(rows)
+            if any("child" in spec or "canvas" in spec for _, spec in rows):
+                rows = self._without_others(rows, workflow)
             self.publisher.steps(rows, workflow)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
 
-    def _without_children(self, rows: list[tuple[PartRef, dict[str, Any]]]) -> list[tuple[PartRef, dict[str, Any]]]:
+    def _without_others(self, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> list[Any]:
+        """Start the children and stock canvases among these parts; gives the steps."""
+        from canvas import stock  # noqa: PLC0415  # it needs the engine
+
         for ref, spec in rows:
             if "child" in spec:
                 children.submit(self, ref, spec)
-        return [row for row in rows if "child" not in row[1]]
+            elif "canvas" in spec:
+                stock.publish(self, ref, spec, workflow)
+        return [row for row in rows if "child" not in row[1] and "canvas" not in row[1]]
 
     def turn_queue(self, workflow: str) -> str:
         """The queue that turns of a workflow go to."""

@@ -96,6 +96,9 @@ class InPlace:
         """What of an await is run here."""
         if any(part.kind != "step" for part in asks.parts):
             return None
+        # What was submitted by itself is opened by whoever comes, who may not know its steps.
+        if not all(hasattr(part, "plan") for part in asks.recipe.parts):
+            return None
         chosen: list[int] = []
         left_s = TOGETHER_S
         for p, part in enumerate(asks.parts):

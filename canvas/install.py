@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from canvas import engine as engines
+from canvas import stock, submitted
 from canvas.prefetch import Prefetch
 from canvas.promises import check_value
 from canvas.pulse import Pulse
@@ -16,6 +17,9 @@ from status.places import places
 
 if TYPE_CHECKING:
     from celery import Celery
+
+#: Imported for the workflow and the tasks that they register.
+_ = stock, submitted
 
 #: Without these two a killed worker's messages come back only about 100 s after the visibility timeout.
 SAFE_TRANSPORT = {"visibility_timeout": 3600, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}

@@ -40,6 +40,7 @@ class FanOutResult(Generic[R_co]):
         self.results = results
         self._errors = errors
         self._failed = sum(error is not None for error in errors)
+        self._given_by = ""
 
     @property
     def errors(self) -> tuple[StepFailed | None, ...]:
@@ -68,6 +69,14 @@ class FanOutResult(Generic[R_co]):
     def unseen(self) -> tuple[StepFailed, ...]:
         """The errors, if nobody has asked for them."""
         return () if self._looked else tuple(error for error in self._errors if error)
+
+    def given_by(self, handle: str) -> None:
+        """It was not given to a workflow, which is watched, but by a run's handle."""
+        self._given_by = handle
+
+    def __del__(self) -> None:
+        if self._given_by:
+            warn_of_unseen(self, self._given_by)
 
     def __repr__(self) -> str:
         return f"FanOutResult(succeeded={self.succeeded}, failed={self._failed})"
@@ -177,7 +186,11 @@ def fan_out(*parts: Part[Any]) -> Join[Any]:
     """All at once; every outcome, good or bad. Never raises for a part."""
     checked = _checked("fan_out", parts)
     if len(checked) > MANY:
-        logger.warning("fan_out of %d calls puts them all on the broker at once", len(checked))
+        logger.warning(
+            "fan_out of %d calls puts them all on the broker at once: process_batch(step, items, max_concurrency, "
+            "settle=True) does the same a window at a time",
+            len(checked),
+        )
 
     def settle(decision: Decision) -> FanOutResult[tuple[Any, ...]]:
         errors = {error.index: error for error in _failures(checked, decision)}
@@ -245,6 +258,8 @@ def with_timeout(awaitable: Waitable[R], timeout_s: float) -> Join[R]:
         TimedOut (when awaited): It was not done by then; what still ran is stopped.
     """
     checked_s("with_timeout", timeout_s, more_than_0=True)
+    if not isinstance(awaitable, Waitable):
+        raise TypeError(f"with_timeout takes a call (step.s(...)) or a join, got {awaitable!r:.60}")
     inner = awaitable.recipe()
     # The shorter one ends it, and what it then gives is its own: `race_promise_with_timeout` raises nothing.
     shortest_s = timeout_s if inner.timeout_s is None else min(timeout_s, inner.timeout_s)
@@ -261,7 +276,12 @@ def warn_of_unseen(result: object, where: str) -> None:
     """Log once if a workflow left the failures of a `fan_out` unread."""
     if isinstance(result, FanOutResult) and result.unseen:
         first = result.unseen[0]
-        logger.warning("%s: %d of a fan_out failed and nobody looked; the first: %s", where, len(result.unseen), first)
+        logger.warning(
+            "%s: %d of a fan_out failed and nobody looked (at .bad, .errors or .failed); the first: %s",
+            where,
+            len(result.unseen),
+            first,
+        )
 
 
 __all__ = ["Call", "FanOutResult", "RaceResult", "fan_out", "fan_out_fail", "quorum", "race", "with_timeout"]

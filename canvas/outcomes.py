@@ -61,6 +61,7 @@ class Decision:
         order: The successful parts of a quorum, first come first.
         late: `await.part` -> outcome, of what came after its own decision (a settle's).
         counts: How many parts of a batch have succeeded and failed.
+        line: Where it was awaited when it was opened, as file:line; '' if that is not known.
     """
 
     verdict: str
@@ -72,6 +73,7 @@ class Decision:
     order: tuple[int, ...] = ()
     late: Mapping[str, str] = field(default_factory=dict)
     counts: tuple[int, int] = (0, 0)
+    line: str = ""
 
     @classmethod
     def read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
@@ -98,7 +100,13 @@ class Decision:
             order=tuple(int(p) for p in order.split(",") if p),
             late=dict(zip(late[::2], late[1::2], strict=True)),
             counts=(int(ok), int(bad)),
+            line=entry.get("l", ""),
         )
+
+    @property
+    def asked(self) -> str:
+        """What was awaited, and where."""
+        return asked_at(self.fingerprint, self.line)
 
     @property
     def at(self) -> datetime:
@@ -111,6 +119,11 @@ class Decision:
             return None
         code, _, reason = self.index.partition("|")
         return Cancelled(reason, int(code) if code.isdigit() else 409)
+
+
+def asked_at(fingerprint: str, line: str) -> str:
+    """An await, for people: what it asks for, and where that is written."""
+    return f"{fingerprint} at {line}" if line else fingerprint
 
 
 def failure(outcome: str, *, step: str, index: int, within_s: float | None) -> StepFailed:

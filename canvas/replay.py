@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from canvas.context import in_workflow
 from canvas.joins import warn_of_unseen
-from canvas.outcomes import Decision, describe
+from canvas.lines import line_of
+from canvas.outcomes import Decision, asked_at, describe
 from canvas.restart import Restart
 from canvas.run import Run
 from canvas.waitables import Recipe, Waitable
@@ -31,12 +32,17 @@ INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fa
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """It awaits something that the journal does not have."""
+    """It awaits something that the journal does not have.
+
+    Attributes:
+        line: Where, as file:line.
+    """
 
     n: int
     recipe: Recipe
     parts: tuple[NewPart, ...]
     batch: NewBatch | None = None
+    line: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,7 @@ class Replay:
         run = self.run
         run.replaying = str(run.next_await) in journal
         try:
-            self._asked = _Asked(self._resume())
+            self._asked = _Asked(_timed(self._resume, self._coro, run))
         except StopIteration as end:
             for value in self._given:
                 warn_of_unseen(value, f"run {run.id}")
@@ -159,7 +165,7 @@ class Replay:
         if isinstance(self._asked.value, Restart):
             return _ended(Restarts(self._asked.value.input_json), self.run, journal)
         try:
-            answer = _answer(self._asked.value, self.run, journal)
+            answer = _answer(self._asked.value, self.run, journal, self._coro)
         except _Thrown as thrown:
             self._resume = _throwing(self._coro, thrown.error)
         else:
@@ -178,10 +184,22 @@ class _Asked:
     value: Any
 
 
+def _timed(resume: Callable[[], Any], coro: Any, run: Run) -> Any:
+    """Go on to the next await, and remember the longest way between two."""
+    begin_s = monotonic()
+    try:
+        return resume()
+    finally:
+        took_s = monotonic() - begin_s
+        if took_s > run.longest[0]:
+            line = line_of(coro)
+            run.longest = (took_s, f"the await at {line}" if line else "its end")
+
+
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:
     """How it ended, unless the journal knows of a further await: then this is not how it went."""
     recorded = Decision.read(journal, run.next_await, 0)
-    return move if recorded is None else Parked(mismatch(run, run.next_await, recorded.fingerprint, "nothing more"))
+    return move if recorded is None else Parked(mismatch(run, run.next_await, recorded.asked, "nothing more"))
 
 
 def _name_remedy(error: Exception) -> None:
@@ -206,7 +224,7 @@ class _Thrown(Exception):  # noqa: N818
         self.error = error
 
 
-def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked | _Told:
+def _answer(asked: Any, run: Run, journal: Mapping[str, str], coro: Any) -> Asks | Parked | _Told:
     if not isinstance(asked, Waitable):
         name = type(asked).__name__ if asked is not None else "something of asyncio"
         raise _Thrown(
@@ -225,12 +243,12 @@ def _answer(asked: Any, run: Run, journal: Mapping[str, str]) -> Asks | Parked |
         decision = Decision.read(journal, n, recipe.size if batch is None or batch.keep else 0)
         if decision is None:
             if batch is not None:
-                return Asks(n, recipe, (), batch.prepare())
-            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts))
+                return Asks(n, recipe, (), batch.prepare(), line=line_of(coro))
+            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts), line=line_of(coro))
     except OrchestrationError as error:
         raise _Thrown(error) from error
     if decision.fingerprint != recipe.fingerprint:
-        return Parked(mismatch(run, n, decision.fingerprint, recipe.fingerprint))
+        return Parked(mismatch(run, n, decision.asked, asked_at(recipe.fingerprint, line_of(coro))))
     return _settle(recipe, decision, run)
 
 
@@ -252,8 +270,8 @@ def mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
     return describe(
         NonDeterministic(
             f"await {n} of run {run.id}: the journal has {recorded}, the workflow now asks for {asked}. Its path "
-            "changed: new code (let old runs end first), or uuid4(), datetime.now(), random() in the workflow "
-            "(write run.uuid(), run.now(), run.random())"
+            "changed: new code (keep the old way for old runs: run.patched(name)), or uuid4(), datetime.now(), "
+            "random() in the workflow (write run.uuid(), run.now(), run.random())"
         )
     )
 

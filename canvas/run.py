@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Never, TypeVar
 from uuid import UUID
 
 from canvas.children import Start
 from canvas.outcomes import Decision
+from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.restart import Restart, refuse_while_owed
 from canvas.waitables import Join, Part, Sleep
@@ -19,7 +20,11 @@ from status.records import FIRST_GENERATION, Generations, News, Remark, key_of_p
 from status.rounds import Round
 
 if TYPE_CHECKING:
+    from celery.canvas import Signature
+
     from canvas.call import Call
+
+R = TypeVar("R")
 
 logger = logging.getLogger("celeriac.run")
 
@@ -69,6 +74,8 @@ class Run:
         self.deadline = datetime.fromtimestamp(deadline_ms / 1000, UTC) if deadline_ms else None
         self.log = RunLog(self)
         self.generations = generations
+        #: What `patched` goes by.
+        self.patches = Patches()
         self._now_ms = submitted_ms
         self._random = Random(run_id)  # noqa: S311  # reproducible is the point
         self._ids = Random(f"{run_id}/uuid")  # noqa: S311
@@ -81,6 +88,8 @@ class Run:
         self._lines: list[tuple[int, str, dict[str, Any]]] = []
         self._rows: dict[Callable[[Sequence[Any]], None], list[Any]] = {}
         self._at_good_end: list[Callable[[], None]] = []
+        #: The longest way between two awaits of this replay, s, and where it led to; short ones are not looked at.
+        self.longest = (0.1, "any one await")
         self.next_await = 0
         self.last_decision: Decision | None = None
         #: Whether the next await is in the journal: what is said before it was recorded with it.
@@ -123,6 +132,21 @@ class Run:
         """One generator, seeded from the run's id, that goes on where it was."""
         return self._random
 
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the way that was written under this name; for code that changes under running runs.
+
+        True where the run comes here for the first time, which is then on record; False where it has gone on from here
+        before, with the code of that time. One run always gets the same answer. Once no run from before is left, the
+        call and the old way can be dropped.
+
+        Args:
+            name: Of the change; anything printable, another for each.
+
+        Raises:
+            ConfigError: The name is empty, too long, or no text.
+        """
+        return self.patches.asked(name, self)
+
     def sleep(self, delay_s: float) -> Part[None]:
         """Wait, durably; may be a part of a race.
 
@@ -130,6 +154,21 @@ class Run:
             delay_s: Seconds; days are fine.
         """
         return Sleep(delay_s)
+
+    def apply(self, signature: Signature[R]) -> Join[R]:
+        """Await any stock Celery signature, chain, group or chord; gives what it gives.
+
+        It runs by Celery's own rules: what is lost on the way is not found again, and then this waits for ever: put
+        `with_timeout` around it. What stops it revokes its tasks, as far as they have not begun.
+
+        Raises:
+            ConfigError: It is no signature.
+            PayloadError: Its arguments can't be carried as JSON.
+            StepFailed (when awaited): A task in it failed, with that task's error.
+        """
+        from canvas.stock import Applied  # noqa: PLC0415  # it registers tasks, which a run has no need of
+
+        return Join(Applied(signature).recipe())
 
     def start(self, call: Call[Any], *, run_id: str | None = None) -> Join[str]:
         """Start a run of its own, that this one does not wait for; its value is the run's id.

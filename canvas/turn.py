@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from canvas import children
 from canvas.lives import is_given_up
-from canvas.outcomes import Decision, describe
+from canvas.outcomes import Decision, asked_at, describe
+from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
@@ -34,7 +35,7 @@ logger = logging.getLogger("celeriac")
 STARTS = 50
 
 #: Parts that somebody must be sent; a sleep waits by itself.
-SENT = frozenset({"step", "child"})
+SENT = frozenset({"step", "child", "canvas"})
 
 #: After so many ticks a parked run is looked at again: one that waits for other code, and one that waits for the
 #: log of its sagas, which may be back any moment.
@@ -84,6 +85,7 @@ def _replay(workflow: Workflow[Any, Any], record: RunRecord) -> Replay:
     fields = record.fields
     deadline_ms = int(fields.get("deadline_ms") or 0)
     run = Run(record.run_id, record.workflow, int(fields["submitted_ms"]), deadline_ms, record.generations)
+    run.patches = Patches.of(fields)
     run.in_round(Round.of(fields)).write_input = workflow.write_input
     args, kwargs = workflow.read_input(fields.get("round_input") or fields["input"])
     return Replay(workflow.body, run, args, kwargs)
@@ -102,7 +104,11 @@ def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bo
         move = Parked(describe(error))
     if play.took_s > SLOW_TURN_S:
         logger.warning(
-            "%s: %.1f s of its own code in one turn of %s: put it in a step", record.run_id, play.took_s, workflow.name
+            "%s: %.1f s of its own code in one turn of %s, %.1f s of them before %s: put what takes long in a step",
+            record.run_id,
+            play.took_s,
+            workflow.name,
+            *play.run.longest,
         )
     return move if isinstance(move, bool) else _carry_out(engine, workflow, record, play.run, move)
 
@@ -192,6 +198,9 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
     if any(part.kind == "child" for part in asks.parts):
         generation = run.generations.of_await(asks.n)
         asks = replace(asks, parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
+    elif asks.batch is not None:
+        generation = run.generations.of_await(asks.n)
+        asks = replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
@@ -207,6 +216,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
         wanted=here.wanted if here else NONE_WANTED,
         news=run.news(),
+        line=asks.line,
     )
     match opening.code:
         case "opened":
@@ -218,7 +228,8 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
-            return _park(engine, record, mismatch(run, asks.n, opening.found, recipe.fingerprint))
+            found = asked_at(opening.found, opening.found_line)
+            return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
         case "answered":
             run.let_out()
             return False
@@ -242,17 +253,19 @@ def _at_once(asks: Asks) -> Iterable[str]:
 
 
 def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Mapping[str, int]) -> None:
+    if asks.batch is not None:
+        filed = engine.store.filed(record.run_id, asks.n, opening.nonce, attempts)
+        engine.publish(record.run_id, filed, record.workflow)
+        return
     rows = [
         (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), _spec(asks, int(p)))
         for p, attempt in attempts.items()
-        if asks.batch is not None or asks.parts[int(p)].kind in SENT
+        if asks.parts[int(p)].kind in SENT
     ]
     engine.send(record.run_id, rows, record.workflow)
 
 
 def _spec(asks: Asks, p: int) -> dict[str, Any]:
-    if asks.recipe.batch is not None:
-        return asks.recipe.batch.spec(p)
     call, part = asks.recipe.parts[p], asks.parts[p]
     # A child's has its run id, which the call does not know.
     spec: dict[str, Any] = json.loads(part.spec) if part.kind == "child" else cast("Any", call).spec(part.queue)
@@ -265,7 +278,8 @@ def _is_open(engine: Engine, record: RunRecord, run: Run) -> bool:
     if not still_open or still_open in record.journal:
         return False
     # Whoever opened it had read no more than this turn has: the workflow has taken another way.
-    return _park(engine, record, mismatch(run, int(still_open), "it open", "nothing more"))
+    found = asked_at(*engine.store.open_as(record.run_id, int(still_open)))
+    return _park(engine, record, mismatch(run, int(still_open), f"{found or 'it'} open", "nothing more"))
 
 
 def _return(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, value: Any) -> bool:

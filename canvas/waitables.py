@@ -135,7 +135,9 @@ class Join(Waitable[R_co]):
         return self._recipe
 
     def __repr__(self) -> str:
-        return self._recipe.fingerprint
+        recipe = self._recipe
+        # Not how many items: whoever only prints a batch must not read them.
+        return recipe.fingerprint if recipe.batch is None else f"{recipe.kind}({recipe.batch.task_name})"
 
     def __getattr__(self, name: str) -> Never:
         if name.startswith("__"):
@@ -206,9 +208,6 @@ class BatchSource(Protocol):
         Raises:
             PayloadError: An item doesn't fit.
         """
-
-    def spec(self, p: int) -> dict[str, Any]:
-        """All that a worker needs to publish part `p`."""
 
 
 class Sleep(Part[None]):

@@ -79,6 +79,7 @@ def _step(run_id: str, place: str, steps: Mapping[str, str], journal: Mapping[st
     state, attempt, started_ms, finished_ms = (steps.get(f"{place}:s") or f"{StepState.WAITING}|1||").split("|")
     outcome = journal.get(place, "")
     error = error_from_json(outcome[1:]) if outcome[:1] in {"e", "u"} and len(outcome) > 1 else None
+    queue = queue.removeprefix(">*")  # of a stock canvas, whose queues Celery knows
     child = queue[1:] if queue.startswith(">") else None
     return StepStatus(
         step_id=f"{run_id}/{place}",

@@ -178,7 +178,8 @@ class RunFailed(OrchestrationError):  # noqa: N818
         self.error_type = error.error_type if error else ""
         self.message = error.message if error else ""
         self.code = error.code if error else 500
-        super().__init__(f"run {run_id} {state}: {self.error_type.rpartition('.')[2]}: {self.message}")
+        where = f" (in {error.step})" if error and error.step else ""
+        super().__init__(f"run {run_id} {state}: {self.error_type.rpartition('.')[2]}: {self.message}{where}")
 
     def __reduce__(self) -> tuple[type[RunFailed], tuple[Any, ...]]:
         return type(self), (self.run_id, self.state, self.error)

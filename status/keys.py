@@ -49,6 +49,13 @@ class Keys:
         """Hash: policy, nonce, counts, specs and claims of await `n` while it is open or claimed."""
         return self.of_run(run_id)[2] + str(n)
 
+    def upload(self, run_id: str, token: str) -> str:
+        """List: the input of a run that a client is about to submit; ends an hour after its last piece.
+
+        Once the run is there, the list is its own: `input`, and ends with it.
+        """
+        return f"{self.of_run(run_id)[2]}input~{token}"
+
     def steps(self, run_id: str) -> str:
         """Hash: `await.part` -> queue and name; `await.part:s` -> state, attempt and times in ms."""
         return self.of_run(run_id)[3]

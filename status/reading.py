@@ -16,6 +16,7 @@ from status.errors import ConfigError, ErrorInfo, RunNotFound, TimedOut
 from status.keys import Keys
 from status.models import Event, Page, RunStatus, error_from_json
 from status.states import FINAL, State
+from status.waits import waits_for
 
 #: One blocking read lasts at most this long, so that a lost connection is noticed.
 BLOCK_MS = 5000
@@ -131,7 +132,10 @@ class Reader:
                 return found
             left_ms = BLOCK_MS if end is None else int((end - monotonic()) * 1000)
             if left_ms <= 0:
-                raise TimedOut(f"run {run_id} had not ended after {timeout_s} s; it goes on")
+                what = waits_for(self.status(run_id))
+                raise TimedOut(
+                    f"run {run_id} had not ended after {timeout_s} s; it goes on{': ' if what else ''}{what}"
+                )
             answer = self.redis.xread({self.keys.end(run_id): at}, block=min(left_ms, BLOCK_MS))
             for _, rows in rows_of(answer):
                 at = rows[-1][0]  # of a former end, if the run goes on after all

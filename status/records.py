@@ -120,7 +120,7 @@ class Ending:
 class NewPart:
     """A part of a join that is about to be opened."""
 
-    kind: Literal["step", "sleep", "promise", "receive", "child"]
+    kind: Literal["step", "sleep", "promise", "receive", "child", "canvas"]
     queue: str
     label: str
     spec: str = "{}"
@@ -143,7 +143,12 @@ NONE_WANTED = Wanted("", "", "", 0, -1)
 
 
 class NewBatch(NamedTuple):
-    """A join that is about to be opened whose parts differ by one argument alone, and of which few run at once."""
+    """A join that is about to be opened whose parts differ by one argument alone, and of which few run at once.
+
+    Attributes:
+        queue: Of a child workflow `>`, and once it is opened the child's run id with % for the part.
+        chunks: None of them: the items are in Redis, as the run's input.
+    """
 
     size: int
     window: int
@@ -199,13 +204,14 @@ class Opening:
         nonce: Of the join that is open.
         grant: Of the part that this process runs itself (`granted`).
         waiting: Part -> attempt, of the parts that nobody has claimed (`exists`; `opened` if some ended at once).
-        found: The fingerprint that is there instead (`foreign`).
+        found: The fingerprint that is there instead (`foreign`), and where it was awaited.
     """
 
     code: str
     nonce: str = ""
     waiting: Mapping[str, int] = field(default_factory=dict)
     found: str = ""
+    found_line: str = ""
     grant: Grant | None = None
 
 

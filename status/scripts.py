@@ -33,7 +33,7 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
-        "enter", "leaving", "turn_down", "reassert",
+        "enter", "leaving", "turn_down", "reassert", "stage",
     }
 )  # fmt: skip
 
@@ -41,7 +41,7 @@ RUN_SCRIPTS = frozenset(
 MOVE_NO_PART = frozenset(
     {
         "submit", "complete", "restart", "vouch", "park", "repair", "retry", "operator", "amend", "child", "told",
-        "leaving", "turn_down",
+        "leaving", "turn_down", "stage",
     }
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ from status.records import (
 from status.scripts import Scripts
 from status.settings import Settings
 from status.store_children import ChildTransitions
+from status.store_input import InputTransitions, upload_gone
 from status.store_lives import LivesTransitions
 from status.store_operator import OperatorTransitions
 from status.store_promises import PromiseTransitions
@@ -42,6 +43,7 @@ class Store(
     RoundTransitions,
     LivesTransitions,
     ChildTransitions,
+    InputTransitions,
 ):
     """Runs, in Redis.
 
@@ -88,8 +90,13 @@ class Store(
         token: str,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
+        staged: str = "",
+        pieces: int = 0,
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
+
+        Args:
+            staged: The token of an upload of so many `pieces` that is (part of) its input; see `stage`.
 
         Returns:
             Whether this call made it; if so, its first turn is to be published.
@@ -97,11 +104,24 @@ class Store(
         Raises:
             RunConflict: The id is taken by another workflow or other arguments.
             ConfigError: The id is malformed.
+            StoreUnavailable: The upload has been forgotten meanwhile; nothing was submitted.
         """
         keep_ms = retention_ms or self.settings.retention_s * 1000
         answer = self._call(
-            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, ""
+            "submit",
+            check_run_id(run_id),
+            workflow,
+            input_json,
+            digest,
+            token,
+            timeout_ms,
+            keep_ms,
+            "",
+            staged,
+            pieces,
         )
+        if answer[0] == "unstaged":
+            raise upload_gone(run_id)
         if answer[0] == "conflict":
             raise RunConflict(
                 f"run id {run_id!r} is taken by a run ({answer[1]}) of another workflow or with other arguments: "
@@ -134,13 +154,16 @@ class Store(
         timeout_ms: int = 0,
         wanted: Wanted = NONE_WANTED,
         news: News | None = None,
+        line: str = "",
     ) -> Opening:
         """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`.
 
         Args:
             wanted: The part that this process runs itself.
+            line: Where it is awaited (file:line), for people.
         """
-        args: list[Any] = [n, seen, nonce, fingerprint, policy, need, state, int(undo), timeout_ms, *wanted]
+        what = f"{fingerprint}\n{line}"
+        args: list[Any] = [n, seen, nonce, what, policy, need, state, int(undo), timeout_ms, *wanted]
         args += (news or News()).arguments()
         if batch is not None:
             args += batch.arguments()
@@ -152,7 +175,7 @@ class Store(
         if answer[0] == "exists":
             return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
         if answer[0] == "foreign":
-            return Opening("foreign", nonce, found=answer[1])
+            return Opening("foreign", nonce, found=answer[1], found_line=answer[2])
         return Opening(answer[0], nonce, {p: int(attempt) for p, attempt in pairs(answer[1:], 2)})
 
     def complete(

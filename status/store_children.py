@@ -71,6 +71,10 @@ class ChildTransitions:
         """The child is on record: nothing is owed to it. Returns whether its parent still waits for it."""
         return bool(self._call("child", parent.run_id, parent.n, parent.p, parent.message_id, "submitted"))
 
+    def canvas_sent(self, part: PartRef) -> None:
+        """A stock canvas has been sent: it will report, and nobody is to look after it."""
+        self._call("child", part.run_id, part.n, part.p, part.message_id, "sent")
+
     def child_stopped(self, parent: PartRef) -> None:
         """The child knows that it is to stop."""
         self._call("child", parent.run_id, parent.n, parent.p, parent.message_id, "stopped")

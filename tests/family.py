@@ -90,7 +90,8 @@ class Family:
         step = self.app.tasks[spec["task"]]
         kind: Any = "done"
         try:
-            outcome = "v" + step.codec.result.dumps(step.run(*spec.get("args", [])))
+            args, kwargs = step.codec.decode(spec.get("args", []), spec.get("kwargs", {}))
+            outcome = "v" + step.codec.result.dumps(step.run(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  # whatever it raised is its outcome
             kind, outcome = "failed", encode_error(describe(error, step=spec["label"]))
         ending = self.store.finish(ref, token=token, kind=kind, outcome=outcome, began_ms=1, name=spec["label"])
@@ -167,7 +168,7 @@ class Family:
         shards = range(self.store.keys.shards)
         rows = {row for shard in shards for row in self.redis.zrange(self.store.keys.due(shard), 0, -1)}
         rows |= {row for shard in shards for row in self.redis.zrange(self.store.keys.timers(shard), 0, -1)}
-        return rows | {key for key in self.redis.scan_iter("*") if ":join:" in key}
+        return rows | {key for key in self.redis.scan_iter("*") if ":join:" in key and ":input" not in key}
 
 
 class Died(BaseException):

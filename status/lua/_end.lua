@@ -17,7 +17,7 @@ local function end_run(was, state, result, error, token, now)
   -- For those who wait for the end alone: a stream of one entry, and not for long, since who comes later reads the state.
   redis.call('XADD', EVENTS .. '/end', '*', 'k', state)
   redis.call('PEXPIRE', EVENTS .. '/end', int(math.min(keep_ms, 60000)))
-  for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, CHANNELS }) do
+  for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, CHANNELS, JOINS .. 'input' }) do
     redis.call('PEXPIRE', key, int(keep_ms))
   end
   -- What nobody has read stays as long: a retry of the run may.

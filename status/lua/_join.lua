@@ -106,9 +106,9 @@ end
 -- Returns the claims that are to be stopped (see loose_claims).
 local function decide(n, verdict, index, by, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window')
+  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window', 'line')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
-  local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3] }
+  local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3], l = f[9] or nil }
   if f[8] then
     entry['n'] = f[4] .. '|' .. f[5]
     keep_bits(n, verdict)
@@ -218,19 +218,21 @@ end
 -- The next part of a batch gets the place of one that has ended. It is filed as a part of any join is.
 local function enter_window(n, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step', 'again')
+  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step', 'again', 'input')
   local size, p, chunk = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
   if f[6] then p = first_undone(join .. ':done', p) end
   while p < size and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 do p = p + 1 end -- kept by a retry of the run
   redis.call('HSET', join, 'next', int(p + 1))
   if p >= size then return {} end
-  local place, items = math.floor(p / chunk), join .. ':items'
+  local place, items = math.floor(p / chunk), f[7] and (JOINS .. 'input') or (join .. ':items')
   -- Its text is put together as it is: read and written by Lua, a number or an empty list would be another.
   local spec = string.sub(f[4], 1, -2) .. ',"items":' .. redis.call('LINDEX', items, place) .. ',"at":' .. int(p % chunk) .. '}'
-  if p % chunk == chunk - 1 then redis.call('LSET', items, place, '') end
+  if p % chunk == chunk - 1 and not f[7] then redis.call('LSET', items, place, '') end
   redis.call('HSET', join, 's' .. int(p), spec)
   redis.call('SADD', join .. ':live', int(p))
-  redis.call('HSET', STEPS, n .. '.' .. int(p), f[5])
+  -- Of a child: `>` and its run id, in which the part's number is yet to be put.
+  local step = string.sub(f[5], 1, 1) == '>' and string.gsub(f[5], '%%', int(p), 1) or f[5]
+  redis.call('HSET', STEPS, n .. '.' .. int(p), step)
   return start_part(n, int(p), now)
 end
 

@@ -1,7 +1,8 @@
 -- Open await n of a run and file every part of it in `due`, if the run is still where the turn believes.
 --
 -- ARGV[1] n          await number                ARGV[2] seen    nonce of the last await the turn has read
--- ARGV[3] nonce      made once by this turn      ARGV[4] fp      fingerprint: kind and step names
+-- ARGV[3] nonce      made once by this turn      ARGV[4] fp      fingerprint: kind and step names; then, in a second
+--                    line, where it is awaited (file:line), which may change
 -- ARGV[5] policy     all|settle|first|quorum|settled             ARGV[6] need  successes a quorum needs
 -- ARGV[7] state      of the run from now on      ARGV[8] undo    1 if this await undoes something
 -- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] p       '', or the part that this process runs itself
@@ -12,7 +13,9 @@
 -- then for each part: kind (step|sleep|promise|receive), delay ms, within ms, queue, label (of a promise or a channel: its
 -- name), spec (JSON)
 -- or, of a batch: kind `batch`, size, window, queue, label, spec without arguments (JSON), 0 if outcomes are not kept,
--- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each
+-- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each; no chunk: the items are
+-- the run's input (see stage.lua). Of a batch of children the queue is `>` and their run ids, with % for the part.
+-- An event of kind `run.patched` is noted in the run, as `patched:` and its name.
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
 --         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
@@ -20,11 +23,11 @@
 --         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
---         {foreign, fp}: another await is open, or was recorded, under this number
+--         {foreign, fp, line}: another await is open, or was recorded, under this number
 --         {gone}: the run is not there or has ended
 local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error', 'again')
 if not state[1] or FINAL[state[1]] then return { 'gone' } end
-local n, nonce, fp = ARGV[1], ARGV[3], ARGV[4]
+local n, nonce, fp, line = ARGV[1], ARGV[3], string.match(ARGV[4], '^([^\n]*)\n?(.*)$')
 local join = JOINS .. n
 local entry = redis.call('HGET', JOURNAL, n)
 if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'moved' } end
@@ -45,13 +48,13 @@ end
 
 local here = ARGV[10] ~= '' and ARGV[10]
 if state[3] == n then
-  local open = redis.call('HMGET', join, 'nonce', 'fp')
+  local open = redis.call('HMGET', join, 'nonce', 'fp', 'line')
   if open[1] == nonce then
     local claim = here and claim_of(join, here)
     if not claim or claim.token ~= ARGV[11] then return add_waiting({ 'opened' }) end
     return { 'granted', int(now_ms()), redis.call('ZSCORE', TIMERS, timer_id('attempt', n, here, nonce)) or '0' }
   end
-  if open[2] ~= fp then return { 'foreign', open[2] } end
+  if open[2] ~= fp then return { 'foreign', open[2], open[3] or '' } end
   return add_waiting({ 'exists', open[1] })
 end
 
@@ -85,13 +88,17 @@ end
 local events = tonumber(ARGV[at + 1])
 at = at + 1
 for i = 1, events do
+  if ARGV[at + 1] == 'run.patched' then
+    run[#run + 1] = 'patched:' .. ARGV[at + 2]
+    run[#run + 1] = n
+  end
   event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   at = at + 3
 end
 local batch = ARGV[at + 1] == 'batch'
 local size = batch and tonumber(ARGV[at + 2]) or (#ARGV - at) / 6
 redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0,
-  'undo', ARGV[8])
+  'undo', ARGV[8], 'line', line)
 redis.call('HSET', RUN, unpack(run))
 redis.call('ZREM', DUE, RUN_ID)
 if state[6] then redis.call('HDEL', RUN, 'error') end -- it was parked, and goes on
@@ -170,6 +177,7 @@ write()
 if batch then
   redis.call('HSET', join, 'window', ARGV[at + 3], 'next', 0, 'step', ARGV[at + 4] .. '|' .. ARGV[at + 5], 'tpl', ARGV[at + 6],
     'keep', ARGV[at + 7], 'chunk', ARGV[at + 8])
+  if #ARGV < at + 9 then redis.call('HSET', join, 'input', 1) end
   for i = at + 9, #ARGV, CHUNK do
     redis.call('RPUSH', join .. ':items', unpack(ARGV, i, math.min(i + CHUNK - 1, #ARGV)))
   end

@@ -116,7 +116,7 @@ if f[13] then redis.call('HSET', RUN, 'bits', table.concat(bits, ',')) end
 local before = n > 0 and redis.call('HGET', JOURNAL, n - 1)
 local gen = int(tonumber(f[5] or '0') + 1)
 local seen = (before and cjson.decode(before)['x'] or '') .. '#' .. gen
-for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, CHANNELS }) do redis.call('PERSIST', key) end
+for _, key in ipairs({ RUN, JOURNAL, STEPS, EVENTS, LATE, PROMISES, CHANNELS, JOINS .. 'input' }) do redis.call('PERSIST', key) end
 for _, name in ipairs(redis.call('SMEMBERS', CHANNELS)) do redis.call('PERSIST', CHANNELS .. '/q/' .. name) end
 redis.call('UNLINK', EVENTS .. '/end')
 redis.call('ZREM', ENDED, state .. '|' .. RUN_ID)

@@ -466,8 +466,8 @@ def test_a_batch_is_retried_as_often_as_it_fails(batch):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
+        (lambda: map_concurrent(double, [1], -1), r"max_concurrency=-1\): at least 1"),
         (lambda: process_batch(double, [1], 0), r"max_concurrency=0\): at least 1"),
-        (lambda: map_concurrent(values, [1]), "a workflow can't be a batch's step yet"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_is_refused(make, why):
