@@ -143,7 +143,7 @@ def approvals(stage: Stage) -> None:
     for run in runs:
         verdicts, result = sources.verdicts(requests[run.label].request_id), run.value()
         agree = verdicts == ([] if result is None else [result])
-        stage.check(f"{run.label}: decided once, as the run says", agree, f"{said(run)} {verdicts}")
+        stage.check(f"{run.label}: decided once, as the run says", agree, [said(run), *verdicts])
     stage.check("two yes carry it out", agreed.value() == "carried out", said(agreed))
     stage.check("a no denies it, with code 403", ended(denied, State.FAILED, 403), said(denied))
     stage.check("without two answers in time it is escalated", nobody.value() == "escalated", said(nobody))

@@ -188,7 +188,8 @@ class Stage:
         Args:
             seen: The facts that it is judged by.
         """
-        self.report.checks.append(Check(claim, holds, str(seen)))
+        facts = ", ".join(map(str, seen)) if isinstance(seen, list | tuple) else str(seen)
+        self.report.checks.append(Check(claim, holds, facts))
 
     def abandon(self) -> None:
         """Stop what still runs: nobody waits for it."""
