@@ -133,7 +133,9 @@ def arrive(user_id: str) -> None:
             alongside=1 + session.execute(busy).scalar_one(),
             ended=False,
         )
-        insert_missing(session, [row])  # an attempt before this one may have written it
+        insert_missing(session, [row])
+        # It is there already if this is a second attempt: then it is worked on again.
+        session.execute(update(VisitRow).where(VisitRow.key == row.key).values(ended=False))
 
 
 def leave() -> None:

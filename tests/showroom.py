@@ -25,6 +25,9 @@ ROOT = Path(__file__).parent.parent
 #: It would never end in time: who is done before it has not waited for it.
 HANGS = Behaviour(latency_ms=40_000)
 
+#: Twelve processes are more than others start.
+READY_S = 90.0
+
 Simulate = Mapping[Provider, Behaviour]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -69,13 +68,13 @@ def at_work(app: Celery, place: Places, console: Console, stop: Stop) -> Iterato
         return
     what = "the workers that run do not serve all its queues" if nodes else "no worker runs"
     console.print(f"{what}: one is started, and ends with the demo …", style="dim", highlight=False)
-    with _own(app, place, stop):
+    with _own(app, place, console, stop):
         yield
 
 
 @contextmanager
-def _own(app: Celery, place: Places, stop: Stop) -> Iterator[None]:
-    log = Path(place.data_dir) / f"demo-worker-{os.getpid()}.log"
+def _own(app: Celery, place: Places, console: Console, stop: Stop) -> Iterator[None]:
+    log = place.data_dir / f"demo-worker-{os.getpid()}.log"
     group = Group(name=f"demo-{os.getpid()}", queues=tuple(queues_of(app)), pool="prefork", concurrency=CONCURRENCY)
     crew = Crew(app, place, log, groups=[group])
     stop.hurry = crew.hurry
@@ -85,7 +84,11 @@ def _own(app: Celery, place: Places, stop: Stop) -> Iterator[None]:
     except Interrupted:
         crew.hurry()
         raise
+    except Exception:
+        log = log.rename(log.with_name("demo-worker-failed.log"))
+        console.print(f"what its worker said is in {log}", style="dim", soft_wrap=True, highlight=False)
+        raise
     finally:
         crew.stop()
         stop.hurry = None
-    log.unlink()  # it ended well: nobody will look
+        (place.data_dir / f"demo-worker-{os.getpid()}.log").unlink(missing_ok=True)

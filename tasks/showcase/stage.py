@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -174,9 +175,17 @@ class Stage:
             self.stop.check()
             time.sleep(LOOK_S)
 
-    def command(self, run: Started[Any], promise: str, value: str) -> str:
-        """What a person types to answer."""
-        return f"celery -A tasks runs resolve {run.run_id} {promise} '{value}'"
+    def ask(self, what: str, run: Started[Any], *promises: str) -> None:
+        """Tell a person how to answer.
+
+        Args:
+            what: How many of the promises, as a sentence begins.
+        """
+        same = [name for name in ("REDIS_URL", "CELERIAC_DATA_DIR") if os.environ.get(name)]
+        where = f"with the same {' and '.join(same)}" if same else "in this folder"
+        self.say(f"{what}, from another terminal ({where}), within {self.wait_s:g} s; false denies:")
+        for promise in promises:
+            self.say(f"""celery -A tasks runs resolve {run.run_id} {promise} '{{"approved": true}}'""")
 
     def show(self, sentence: str) -> None:
         """Something that was to be seen."""

@@ -109,6 +109,7 @@ def test_ctrl_c_ends_all_that_was_started_and_cancels_what_waits(tmp_path: Path)
 
     assert (demo.returncode, complaints.splitlines()[-1]) == (130, "interrupted; what was started is ended")
     wait_until(lambda: not processes_of(tmp_path), "all have ended")
+    assert not list(tmp_path.glob("demo-worker-*.log"))
 
 
 def test_an_unknown_pattern_is_refused_with_those_there_are_before_anything_starts(tmp_path: Path) -> None:

@@ -230,7 +230,9 @@ def test_a_copy_never_goes_back_to_an_older_version(shop: Shop) -> None:
 def test_who_arrives_counts_those_that_are_there_and_itself_once(shop: Shop) -> None:
     for key in ("k1", "k2", "k2", "k3"):
         shop.run(sources.arrive, f"user of {key}", key=key)
-    shop.run(sources.leave, key="k1")
+    for key in ("k1", "k2"):
+        shop.run(sources.leave, key=key)
+    shop.run(sources.arrive, "user of k2", key="k2")  # a second attempt: it is there again
     shop.run(sources.arrive, "late", key="k4")
 
     assert [visit.alongside for visit in sorted(sources.visits("r1"), key=lambda visit: visit.key)] == [1, 2, 3, 3]
