@@ -17,7 +17,7 @@ from status import here, places
 from tasks import app, catalogue_data
 from tasks.domain import Behaviour, Provider
 from tasks.rehearsal import tell
-from tasks.showcase.crew import CONCURRENCY, queues_of
+from tasks.showcase.crew import queues_of
 from waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,10 @@ ROOT = Path(__file__).parent.parent
 #: It would never end in time: who is done before it has not waited for it.
 HANGS = Behaviour(latency_ms=40_000)
 
-#: Twelve processes are more than others start.
+#: More than any pattern may have at a time: what goes over a limit can be seen.
+CONCURRENCY = 16
+
+#: So many are more than others start.
 READY_S = 90.0
 
 Simulate = Mapping[Provider, Behaviour]
@@ -64,6 +67,11 @@ class Showroom:
             options=["--without-mingle", "--without-gossip"],
         )
 
+    def launch(self) -> None:
+        """Start the worker and wait until it is ready."""
+        self.worker.launch()
+        self.worker.wait(self.worker.is_ready, "was not ready", READY_S)
+
     def command(self, line: str) -> tuple[int, str]:
         """Run `celery ...`. Gives its exit code and what it printed."""
         return docs_blocks.execute(line, self.folder, self.env)
@@ -98,7 +106,7 @@ def showroom(valkey_server: Valkey, tmp_path_factory: pytest.TempPathFactory) ->
         places.reset()
         with client_of(app, valkey_server.url):
             made = Showroom(folder, valkey_server.url)
-            made.worker.start()
+            made.launch()
             try:
                 catalogue_data.fill()
                 yield made

@@ -92,7 +92,7 @@ def batch(stage: Stage) -> None:
     """Pattern 3."""
     stage.say(f"{USERS} users, ten at a time on all workers together; then a batch whose CRM refuses")
     users = [f"user-{n}" for n in range(USERS)]
-    good = stage.start(process_users.s(users), "all", {Provider.CRM: slow(60)})
+    good = stage.start(process_users.s(users), "all", {Provider.CRM: slow(150)})
     stage.follow(good)
     bad = stage.start(process_users.s(users), "refused", {Provider.CRM: refuses("no such plan")})
     stage.follow(bad)
