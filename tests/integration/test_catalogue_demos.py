@@ -63,7 +63,7 @@ def test_each_pattern_runs_from_the_command_line_and_keeps_what_it_promises(show
 def test_on_a_bare_machine_all_it_needs_is_started_and_ended(tmp_path: Path) -> None:
     demo = begin(tmp_path, "FanOutFail")  # as the guide calls it
 
-    shown, complaints = demo.communicate(timeout=90)
+    shown, complaints = demo.communicate(timeout=110)
 
     assert (demo.returncode, complaints) == (0, "")
     assert "no worker runs: one is started, and ends with the demo" in shown
@@ -78,7 +78,7 @@ def test_what_does_not_hold_is_said_and_the_exit_code_is_1(tmp_path: Path) -> No
 
     demo = begin(tmp_path, "quorum", SHOP_SIMULATE=broken)
 
-    shown, _ = demo.communicate(timeout=90)
+    shown, _ = demo.communicate(timeout=110)
     assert demo.returncode == 1, shown
     assert "BROKEN  two copies have confirmed each write" in shown
     assert "holds   with two copies down nothing is read" in shown
@@ -92,7 +92,7 @@ def test_a_person_answers_from_another_terminal_by_the_command_that_is_shown(sho
     exit_code, answered = showroom.command(command.strip())
 
     assert (exit_code, answered.strip()) == (0, f"{shlex.split(command)[6]} of {shlex.split(command)[5]} is resolved")
-    shown, complaints = demo.communicate(timeout=90)
+    shown, complaints = demo.communicate(timeout=110)
     assert demo.returncode == 0, shown + complaints
     assert "yours: decided once, as the run says  (completed, carried out)" in shown
     assert "nobody: decided once, as the run says  (completed, escalated)" in shown
