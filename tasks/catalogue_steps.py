@@ -11,7 +11,7 @@ from tasks.sources import COPIES, Version
 
 QUEUE = "catalogue"
 #: Batches have a queue of their own, so that nothing else waits behind them.
-BATCH_QUEUE = "catalogue"
+BATCH_QUEUE = "batch"
 _RETRY = Retry(max_attempts=3, first_s=0.1)
 
 # --- users ----------------------------------------------------------------------
