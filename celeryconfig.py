@@ -19,11 +19,17 @@ task_default_queue = "celery"
 task_queues = [
     Queue(name, routing_key=name)
     for name in (
-        "turns", "inventory", "payment", "shipping", "fraud", "warehouse", "billing", "notification", "batch", "celery",
+        "turns", "inventory", "payment", "shipping", "fraud", "warehouse", "billing", "notification", "catalogue",
+        "batch", "celery",
     )
 ]  # fmt: skip
-# The steps of batches have a queue of their own: what lies there keeps no order waiting.
-task_routes = {"orders.*": {"queue": "turns"}, "batch.*": {"queue": "batch"}}
+# The steps of these say their own queue; so what is routed are the workflows.
+_workflows = ("orders", "users", "products", "data", "requests", "transactions", "jobs")
+task_routes = {
+    **{f"{name}.*": {"queue": "turns"} for name in _workflows},
+    # The steps of batches have a queue of their own: what lies there keeps no order waiting.
+    "batch.*": {"queue": "batch"},
+}
 #: Where turns go of workflows that this process does not know.
 celeriac_turn_queue = "turns"
 
@@ -35,7 +41,7 @@ celeriac_workers = {
         "concurrency": 2,
     },
     # Waits for others: more at once than there are cores.
-    "outside": {"queues": ["payment", "notification"], "pool": "prefork", "concurrency": 4},
+    "outside": {"queues": ["payment", "notification", "catalogue"], "pool": "prefork", "concurrency": 4},
     # The bulkhead: however many items wait, so many processes and no more work on them, and none holds the next ones.
     "batch": {"queues": ["batch"], "pool": "prefork", "concurrency": 1, "prefetch": 1, "nice": 10},
 }

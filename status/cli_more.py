@@ -23,7 +23,8 @@ class OpenGroup(click.Group):
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
-        _load(ctx)
+        if cmd_name not in commands:  # to load asks the app's settings, for which a server may have to be started
+            _load(ctx)
         make = commands.get(cmd_name)
         return make() if make else None
 

@@ -8,14 +8,14 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from celery import Celery
 
 from canvas.supervisor import Supervisor
-from canvas.up_workers import choose, groups_of
+from canvas.up_workers import Group, choose, groups_of
 from status import embedded, places
 from status.errors import ConfigError
 from tasks.demo_stop import Stop
@@ -92,20 +92,20 @@ class Crew:
 
     Args:
         log: Gets all that they say.
+        groups: The workers; None: those of the app's settings.
     """
 
-    def __init__(self, app: Celery, place: places.Places, log: Path) -> None:
+    def __init__(self, app: Celery, place: places.Places, log: Path, *, groups: Sequence[Group] | None = None) -> None:
         environment = {
             **os.environ,
             "REDIS_URL": place.redis_url,
             "DATABASE_URL": place.database_url,
             "PYTHONUNBUFFERED": "1",
         }
+        chosen = [group for group in groups_of(app) if group.name != IDLE] if groups is None else groups
         programs = [
             group.program("tasks", number, loglevel="INFO", grace_s=GRACE_S)
-            for group, processes in choose(
-                groups_of(app), [name for name in app.conf.celeriac_workers if name != IDLE], {}
-            )
+            for group, processes in choose(chosen, (), {})
             for number in range(1, processes + 1)
         ]
         self._log = log.open("w", encoding="utf-8")

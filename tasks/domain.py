@@ -25,7 +25,10 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 class Provider(StrEnum):
-    """Who can be told to be slow or to fail: `Order.simulate` has them as keys."""
+    """Who can be told to be slow or to fail: `Order.simulate` has them as keys.
+
+    From KYC on they are the catalogue's; no order asks them.
+    """
 
     STRIPE = "stripe"
     PAYPAL = "paypal"
@@ -37,6 +40,23 @@ class Provider(StrEnum):
     EMAIL = "email"
     SMS = "sms"
     PUSH = "push"
+    KYC = "kyc"
+    BLACKLIST = "blacklist"
+    DETAILS = "details"
+    PRICING = "pricing"
+    UNITS = "units"
+    REVIEWS = "reviews"
+    RECOMMENDATIONS = "recommendations"
+    CRM = "crm"
+    PRIMARY = "primary"
+    CACHE = "cache"
+    REPLICA = "replica"
+    COPY_A = "copy-a"
+    COPY_B = "copy-b"
+    COPY_C = "copy-c"
+    ANALYTICS = "analytics"
+    LEDGER = "ledger"
+    EXPORTS = "exports"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

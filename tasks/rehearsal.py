@@ -45,12 +45,22 @@ class Caller(Protocol):
 @step(name="shop.rehearse", queue="inventory")
 def rehearse(simulate: Mapping[Provider, Behaviour]) -> None:
     """Write down how the providers are to behave in this run."""
+    tell({current_step().run_id: simulate})
+
+
+def tell(runs: Mapping[str, Mapping[Provider, Behaviour]]) -> None:
+    """Write down how the providers are to behave in some runs; what was told before stays.
+
+    Args:
+        runs: By run id. The runs need not exist yet.
+    """
     rows = [
         {
-            "run_id": current_step().run_id,
+            "run_id": run_id,
             "provider": Provider(provider).value,
             "behaviour": _BEHAVIOUR.dump_json(behaviour).decode(),
         }
+        for run_id, simulate in runs.items()
         for provider, behaviour in simulate.items()
     ]
     if rows:
