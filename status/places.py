@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +18,9 @@ REDIS_SCHEMES = ("redis", "rediss")
 
 _lock = threading.Lock()
 _known: Places | None = None
+
+#: Called when the places of this process change: who keeps something open there lets it go.
+on_change: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +62,20 @@ def reset() -> None:
     global _known  # noqa: PLW0603
     with _lock:
         _known = None
+
+
+@contextmanager
+def standing_in(other: Places) -> Iterator[None]:
+    """In this block, `other` are the places of this process."""
+    global _known  # noqa: PLW0603
+    before = _known
+    _known = other
+    try:
+        yield
+    finally:
+        for let_go in on_change:
+            let_go()
+        _known = before
 
 
 def revive() -> None:
