@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 from canvas.joins import FanOutResult
 from canvas.outcomes import Decision, failure
 from canvas.payload import compact
+from canvas.service import ServiceClient
 from canvas.step import Unary
 from canvas.waitables import Join, Recipe
 from status.errors import ConfigError, StepFailed, TimedOut
@@ -61,7 +62,10 @@ class Batch:
     def _template(self) -> dict[str, Any]:
         call = self.step.s(self.items[0])
         spec: dict[str, Any] = call.spec(self.step.queue_of(call["options"]))
-        return {"batch": True, **{name: value for name, value in spec.items() if name != "args"}}
+        spec = {"batch": True, **{name: value for name, value in spec.items() if name != "args"}}
+        within_s = call.plan.within_s
+        # First, where `enter_window` of `_join.lua` looks for it: the time that each item may take from its start.
+        return {"within_ms": round(within_s * 1000), **spec} if within_s else spec
 
     def prepare(self) -> NewBatch:
         """What `open_join` files.
@@ -92,7 +96,11 @@ class Batch:
 
     def failure(self, decision: Decision, p: int) -> StepFailed:
         """What another part is raised as."""
-        return failure(decision.parts[p], step=self.task_name, index=p, within_s=None)
+        outcome = decision.parts[p]
+        if isinstance(self.step, ServiceClient):
+            limit_s, queue = self.step.timeout_s, self._template["queue"]
+            return self.step.failure(outcome, p, label=self.task_name, within_s=limit_s, queue=queue)
+        return failure(outcome, step=self.task_name, index=p, within_s=None)
 
     def values(self, decision: Decision) -> list[Any]:
         """Of all parts, in the order of the items; None where one failed."""

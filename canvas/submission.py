@@ -40,6 +40,7 @@ def submit_run(
             token=uuid4().hex,
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
+            turn_queue=workflow.queue_of({}),
         )
     except ResponseError as error:
         raise StoreUnavailable(f"run {own_id} was not submitted, nothing of it is recorded: {advice(error)}") from error

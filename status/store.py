@@ -88,8 +88,12 @@ class Store(
         token: str,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
+        turn_queue: str = "",
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
+
+        Args:
+            turn_queue: For those who go on with the run and do not know its workflow.
 
         Returns:
             Whether this call made it; if so, its first turn is to be published.
@@ -100,7 +104,7 @@ class Store(
         """
         keep_ms = retention_ms or self.settings.retention_s * 1000
         answer = self._call(
-            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, ""
+            "submit", check_run_id(run_id), workflow, input_json, digest, token, timeout_ms, keep_ms, "", turn_queue
         )
         if answer[0] == "conflict":
             raise RunConflict(

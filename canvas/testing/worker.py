@@ -122,7 +122,7 @@ class Worker:
         task = self._world.task_of(message)
         args, kwargs, embed = json.loads(compact(message.body))
         token = token_hex(16)
-        headers = {**message.headers, "hostname": HOSTNAME, "celeriac_token": token}
+        headers = {**message.headers, "task": task.name, "hostname": HOSTNAME, "celeriac_token": token}
         context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)
         ref = PartRef.parse(message.headers["id"])
         if ref is not None:

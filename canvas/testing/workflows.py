@@ -20,6 +20,7 @@ from canvas import engine as engines
 from canvas import retry as retries
 from canvas.handle import RunHandle
 from canvas.promises import check_value
+from canvas.service import known
 from canvas.testing.fakes import Fakes, name_of
 from canvas.testing.played import PlayedRun
 from canvas.testing.worker import Attempt
@@ -93,7 +94,7 @@ class Workflows:
         """Names of fakes that are no step's, and that no call had."""
         world = self._world
         unused = [fakes.unused() for fakes in (world.fakes, *world.fakes_of.values())]
-        return set().union(*unused) - self.app.tasks.keys()
+        return set().union(*unused) - self.app.tasks.keys() - known.keys()
 
     def _set_up(self, stack: ExitStack) -> None:
         _open.append(self)

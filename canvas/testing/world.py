@@ -20,6 +20,8 @@ from canvas.lives import lives_used_up
 from canvas.outcomes import encode_unknown
 from canvas.publisher import Message, Publisher
 from canvas.pulse import Sweeper
+from canvas.service import step_name
+from canvas.testing.elsewhere import stand_in
 from canvas.testing.fake_child import FakeChild
 from canvas.testing.fakes import FOR_EVER, Act, Fakes
 from canvas.testing.worker import Attempt, Died, Job, TestBroke, Worker
@@ -133,6 +135,7 @@ class World:
         self.crashes: list[Crash] = []
         self.fakes_of: dict[str, Fakes] = {}
         self._running: dict[str, Body] = {}
+        self._elsewhere: dict[str, Any] = {}
         self._planned: list[_Planned] = []
         self._order = count()
         self._in_hand: Message | None = None
@@ -289,8 +292,10 @@ class World:
 
     def task_of(self, message: Message) -> Any:
         """The step or workflow that a message is for."""
-        name = message.headers["task"]
-        task = self.app.tasks.get(name)
+        name = step_name(message.headers["task"])
+        task = self.app.tasks.get(name) or self._elsewhere.get(name) or stand_in(self.app, name)
+        if getattr(task, "is_elsewhere", False):
+            self._elsewhere[name] = task
         if task is None:
             raise ConfigError(
                 f"no step or workflow {name!r} is known to {self.app.main or 'the app'}: import its module in the test"
@@ -310,6 +315,8 @@ class World:
         """What the attempt that begins does."""
         names = _names(job.message)
         act = self._fake_act(job.ref.run_id, names)
+        if getattr(job.task, "is_elsewhere", False) and (act is None or (act.body is None and act.dies != "before")):
+            raise TestBroke(f"step {names[-1]!r} lives in another code base: give it a fake in fakes=")
         if act is None and self.fakes.strict:
             raise TestBroke(
                 f"step {names[-1]!r} has no fake, and strict=True: give it one in fakes=, or Fake.real() to run its "
@@ -362,5 +369,5 @@ class World:
 
 def _names(message: Message) -> tuple[str, str]:
     """What a fake may be given for: the label of the call, and the step's name."""
-    name = message.headers["task"]
+    name = step_name(message.headers["task"])
     return message.headers.get("shadow") or name, name

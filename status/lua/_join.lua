@@ -231,6 +231,11 @@ local function enter_window(n, now)
   redis.call('HSET', join, 's' .. int(p), spec)
   redis.call('SADD', join .. ':live', int(p))
   redis.call('HSET', STEPS, n .. '.' .. int(p), f[5])
+  local within = string.match(f[4], '^{"within_ms":(%d+)')
+  if within then
+    redis.call('HSET', join, 'w' .. int(p), within)
+    set_timer('within', n, int(p), redis.call('HGET', join, 'nonce'), now + tonumber(within))
+  end
   return start_part(n, int(p), now)
 end
 

@@ -3,6 +3,7 @@
 -- ARGV[1] workflow           ARGV[2] input (JSON)        ARGV[3] digest of workflow and input
 -- ARGV[4] token              ARGV[5] time limit, ms, or 0 ARGV[6] retention, ms
 -- ARGV[7] '', or of a child: the message id of its parent's part, which is told how it ends
+-- ARGV[8] the queue of its turns: whoever goes on with the run may not know its workflow
 --
 -- Answers `created` (also to the same token again), `exists` (same digest), `conflict`, each with the
 -- run's state. Only `created` has a turn to publish. A child that its parent has stopped before: `stopped`.
@@ -23,7 +24,8 @@ end
 local now = now_ms()
 redis.call('HSET', RUN, 'workflow', ARGV[1], 'input', ARGV[2], 'digest', ARGV[3], 'token', ARGV[4],
   'state', 'pending', 'phase', '', 'progress', '0', 'submitted_ms', int(now), 'updated_ms', int(now),
-  'retention_ms', ARGV[6], 'parent', string.match(ARGV[7], '^[^~]*'), 'seen', '', 'open', '', 'gen', '0')
+  'retention_ms', ARGV[6], 'parent', string.match(ARGV[7], '^[^~]*'), 'seen', '', 'open', '', 'gen', '0',
+  'queue', ARGV[8])
 redis.call('ZADD', STATES .. 'pending', int(now), RUN_ID)
 if ARGV[7] ~= '' then redis.call('HSET', RUN, 'tells', ARGV[7]) end
 look_at(RUN_ID, LOOK_TICKS)

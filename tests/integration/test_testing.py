@@ -16,6 +16,7 @@ from canvas import (
     Run,
     RunCancelled,
     RunFailed,
+    ServiceClient,
     TerminalError,
     TimedOut,
     process_batch,
@@ -86,6 +87,14 @@ async def sleepy(run: Run) -> str:
 async def racing(run: Run) -> str:
     winner = await race(pay.s(1).named("stripe"), pay.s(2).named("paypal").after(5))
     return f"{winner.name} {winner.value}"
+
+
+stock = ServiceClient("elsewhere", "reserve", int, str, timeout_s=60, retry=Retry(2, first_s=3))
+
+
+@workflow(name="played.serviced")
+async def serviced(run: Run, n: int) -> str:
+    return await stock.s(n)
 
 
 @workflow(name="played.batch")
@@ -263,6 +272,17 @@ def test_a_child_has_its_parents_fakes(flows):
     assert run.result() == "child: faked, nothing"
     assert child.result() == "faked, nothing"
     assert flows.attempts(pay) == child.attempts(pay)
+
+
+def test_a_service_is_its_fake(flows):
+    run = flows.start(serviced.s(7), fakes={stock: Fake.fails(OSError("no line")).then("r7")})
+
+    assert run.result() == "r7"
+    assert [(seen.args, seen.at_s) for seen in run.attempts("elsewhere.reserve")] == [((7,), 0), ((7,), 3)]
+    with pytest.raises(RunFailed, match="no answer within 60 s from queue 'celery'"):
+        flows.start(serviced.s(7), fakes={stock: Fake.hangs()}).result()
+    with pytest.raises(ConfigError, match=r"'elsewhere.reserve' lives in another code base: give it a fake"):
+        flows.start(serviced.s(7))
 
 
 def test_fakes_of_a_run_go_before_those_of_all(app):
