@@ -30,8 +30,8 @@ CLOCK = (
     ("EVENTS_KEPT, '*',", "EVENTS_KEPT, int(now_ms()) .. '-*',"),
 )  # fmt: skip
 
-#: Called before and after each transition: `before` or `after`, its name, its run's keys and its arguments.
-Boundary = Callable[[str, str, Sequence[str], Sequence[Any]], None]
+#: Called before and after each transition: with `before` or `after`, and its name.
+Boundary = Callable[[str, str], None]
 
 
 @cache
@@ -57,13 +57,13 @@ class VirtualScripts(Scripts):
         self._boundary = boundary
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        self._boundary("before", name, keys, args)
+        self._boundary("before", name)
         text, digest = source(name)
         try:
             answer = self._patiently(("EVALSHA", digest, len(keys), *keys, *args))
         except NoScriptError:
             answer = self._patiently(("EVAL", text, len(keys), *keys, *args))
-        self._boundary("after", name, keys, args)
+        self._boundary("after", name)
         return answer
 
 

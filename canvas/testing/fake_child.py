@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from canvas.outcomes import describe, encode_error
+from canvas.testing.deaths import Died, TestBroke
 from canvas.testing.fakes import FOR_EVER, Act
-from canvas.testing.worker import HOSTNAME, Attempt, Died, Stopped, TestBroke
+from canvas.testing.worker import HOSTNAME, Attempt, Stopped
 from status.errors import ConfigError
 from status.records import PartRef
 
@@ -45,7 +46,7 @@ class FakeChild:
         )  # fmt: skip
         world.attempts.append(self._seen)
         if self._act.takes_s:
-            world.runs(self)
+            world.bodies.begin(self)
         else:
             self.end()
 

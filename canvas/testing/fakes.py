@@ -136,14 +136,13 @@ def name_of(what: Any) -> str:
 class Fakes:
     """The fakes of some runs, and how far each has come."""
 
-    strict: bool
     _fakes: dict[str, Fake] = field(default_factory=dict)
     _at: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, fakes: Mapping[Any, Any], *, strict: bool) -> Fakes:
+    def of(cls, fakes: Mapping[Any, Any]) -> Fakes:
         """Read what a user wrote."""
-        return cls(strict, {name_of(what): Fake.of(outcome) for what, outcome in fakes.items()})
+        return cls({name_of(what): Fake.of(outcome) for what, outcome in fakes.items()})
 
     def next_act(self, names: Iterable[str]) -> Act | None:
         """What the next attempt does of a step that has these names, the first that has a fake; None: none has."""

@@ -85,39 +85,26 @@ class PlayedRun(Generic[R_co]):
         Returns:
             `accepted`, `late` or `unknown`, as outside of tests.
         """
-        self._flows.play()
         if isinstance(promise, str):
-            answer = Answer(api.resolve_promise(self.run_id, promise, value))
-        else:
-            answer = promise.resolve(self.run_id, value)
-        self._flows.play()
-        return answer
+            return Answer(self._flows.ask(lambda: api.resolve_promise(self.run_id, promise, value)))
+        return self._flows.ask(lambda: promise.resolve(self.run_id, value))
 
     def reject(self, promise: Promise[Any] | str, error: str, *, code: int = 500) -> Answer:
         """Let a promise fail, and let the run go on."""
-        self._flows.play()
         name = promise if isinstance(promise, str) else promise.name
-        answer = Answer(api.reject_promise(self.run_id, name, error, code=code))
-        self._flows.play()
-        return answer
+        return Answer(self._flows.ask(lambda: api.reject_promise(self.run_id, name, error, code=code)))
 
     def send(self, channel: Sends[T], value: T) -> Any:
         """Send the run a message, and let it go on."""
-        self._flows.play()
-        answer = channel.send(self.run_id, value)
-        self._flows.play()
-        return answer
+        return self._flows.ask(lambda: channel.send(self.run_id, value))
 
     def cancel(self, reason: str = "") -> None:
         """Cancel the run, and let it do what it does then."""
-        self._flows.play()
-        api.cancel(self.run_id, reason)
-        self._flows.play()
+        self._flows.ask(lambda: api.cancel(self.run_id, reason))
 
     def retry(self) -> None:
         """Take a failed run up again, as `status.retry` does; fakes go on where they were."""
-        api.retry(self.run_id)
-        self._flows.play()
+        self._flows.ask(lambda: api.retry(self.run_id))
 
     # --- looking ------------------------------------------------------------------
 

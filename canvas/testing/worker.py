@@ -17,6 +17,7 @@ from celery.exceptions import Retry as CeleryRetry
 from canvas import perform
 from canvas.payload import compact
 from canvas.publisher import Message
+from canvas.testing.deaths import Died, TestBroke, names_of
 from canvas.testing.fakes import FOR_EVER, Act
 from status.records import PartRef
 
@@ -26,18 +27,8 @@ if TYPE_CHECKING:
 HOSTNAME = "worker@test"
 
 
-class Died(BaseException):
-    """The process that was doing this is no more."""
-
-
 class Running(BaseException):
     """The body of a step has begun, and will be called when its virtual time is over."""
-
-
-class TestBroke(BaseException):
-    """A fake found a mistake: the test fails, and not the step."""
-
-    __test__ = False
 
 
 class Stopped(Exception):  # noqa: N818
@@ -128,12 +119,12 @@ class Worker:
         if ref is not None:
             self.attempt(Job(self, message, task, context, ref, token))
             return
-        with self._world.at_work(message), _requested(task, context):
+        with self._world.deaths.at_work(message), _requested(task, context):
             task(*args, **kwargs)
 
     def attempt(self, job: Job) -> None:
         """What Celery's tracer calls, and what it does with what came of it."""
-        with self._world.at_work(job.message), _requested(job.task, job.context):
+        with self._world.deaths.at_work(job.message), _requested(job.task, job.context):
             try:
                 again = self._perform(job)
             except Died:
@@ -141,7 +132,7 @@ class Worker:
                     job.seen.outcome = "died"
                 raise
             except Running:
-                self._world.runs(job)
+                self._world.bodies.begin(job)
                 return
             except (Ignore, CeleryReject):
                 return
@@ -176,8 +167,8 @@ class Worker:
     def _body(self, job: Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         seen = job.seen
         if seen is None:
-            seen = job.seen = self._world.begins(job, args, kwargs)
-            job.act = self._world.act_of(job)
+            seen = job.seen = self._begins(job, args, kwargs)
+            job.act = self._world.casting.act_of(seen.run_id, (seen.label, seen.step), job.task)
             if job.act.takes_s:
                 raise Running
         if job.act.dies == "before":
@@ -191,6 +182,16 @@ class Worker:
         if seen.error is not None:
             raise seen.error
         return seen.value
+
+    def _begins(self, job: Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Attempt:
+        ref, headers = job.ref, job.message.headers
+        label, name = names_of(job.message)
+        seen = Attempt(
+            ref.run_id, ref.step_id, name, label, tuple(args), dict(kwargs), ref.attempt,
+            headers.get("celeriac_key") or ref.idempotency_key, headers.get("celeriac_undoes"), self._world.now_s,
+        )  # fmt: skip
+        self._world.attempts.append(seen)
+        return seen
 
     @staticmethod
     def _call(job: Job, seen: Attempt, act: Act, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Self, TypeVar, cast
 
 from celery import Celery, _state
@@ -24,11 +25,10 @@ from canvas.service import known
 from canvas.testing.fakes import Fakes, name_of
 from canvas.testing.played import PlayedRun
 from canvas.testing.worker import Attempt
-from canvas.testing.world import Crash, World
+from canvas.testing.world import World
 from canvas.waitables import Waitable
 from status import embedded, here, places
 from status.errors import ConfigError
-from status.scripts import RUN_SCRIPTS
 from status.settings import Settings
 
 R = TypeVar("R")
@@ -65,7 +65,7 @@ class Workflows:
         patience: int = PATIENCE,
     ) -> None:
         self.app = app or _state.get_current_app()
-        self._fakes = Fakes.of(fakes or {}, strict=strict)
+        self._fakes, self._strict = Fakes.of(fakes or {}), strict
         self._database_url = database_url
         self._start = now or datetime.now(UTC)
         self._patience = patience
@@ -82,8 +82,20 @@ class Workflows:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        unknown = self._unused() if kind is None else set()
+        try:
+            if kind is None and _open:
+                self._check_used()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it without a look at what was not used; the end of the `with` block does it by itself."""
         self._stack.close()
+
+    def _check_used(self) -> None:
+        unknown, alive = self._unused(), self._world.deaths.left
+        if alive:
+            raise ConfigError(f"nobody came by where a process was to die: {', '.join(alive)}")
         if unknown:
             raise ConfigError(
                 f"fakes for {', '.join(map(repr, sorted(unknown)))} were never asked for, and no step or workflow has "
@@ -92,17 +104,14 @@ class Workflows:
 
     def _unused(self) -> set[str]:
         """Names of fakes that are no step's, and that no call had."""
-        world = self._world
-        unused = [fakes.unused() for fakes in (world.fakes, *world.fakes_of.values())]
-        return set().union(*unused) - self.app.tasks.keys() - known.keys()
+        return self._world.casting.unused() - self.app.tasks.keys() - known.keys()
 
     def _set_up(self, stack: ExitStack) -> None:
         _open.append(self)
         stack.callback(_open.clear)
         url, folder = _server()
         if self._database_url is None:
-            _, name = tempfile.mkstemp(suffix=".db", dir=folder)
-            self._database_url = f"sqlite:///{name}"
+            self._database_url = f"sqlite:///{folder / token_hex(8)}.db"
         stack.enter_context(
             places.standing_in(
                 places.Places(
@@ -120,6 +129,7 @@ class Workflows:
             redis,
             replace(Settings.from_environment(), shards=1),
             fakes=self._fakes,
+            strict=self._strict,
             now_ms=round(self._start.timestamp() * 1000),
             patience=self._patience,
         )
@@ -159,13 +169,18 @@ class Workflows:
         self._number += 1
         own_id = run_id or f"run-{self._number}"
         if fakes:
-            world.fakes_of[own_id] = Fakes.of(fakes, strict=False)
-        handles: list[Any] = []
-        world.as_process(lambda: handles.append(waitable.submit(run_id=own_id, timeout_s=timeout_s)))
-        if not handles:  # the client was to die in it; a client that asks again gets the run that is there
-            handles.append(waitable.submit(run_id=own_id, timeout_s=timeout_s))
+            world.casting.add(own_id, fakes)
+        handle = self.ask(lambda: waitable.submit(run_id=own_id, timeout_s=timeout_s))
+        return PlayedRun(self, handle)
+
+    def ask(self, act: Callable[[], R]) -> R:
+        """Do something as a client, and let what follows happen. A client that is to die in it asks again."""
+        answers: list[R] = []
         self.play()
-        return PlayedRun(self, handles[0])
+        if not self._world.deaths.as_process(lambda: answers.append(act())):
+            answers.append(act())
+        self.play()
+        return answers[0]
 
     def run(self, run_id: str) -> PlayedRun[Any]:
         """A run that is there already: a child, or what `run.start(...)` started."""
@@ -190,19 +205,15 @@ class Workflows:
 
         Args:
             when: `before` or `after`, and what is written to Redis or to the broker: `after open_join`,
-                `before finish`, `after complete`, `before publish`. Transitions are listed in docs/internals.md.
+                `before finish`, `after complete`, `before publish`. The message of the error lists them; what each is,
+                says docs/internals.md.
             step: Only while this step, or a turn of this workflow, is in hand; None: the next time at all.
             times: How many processes die.
 
         Raises:
             ConfigError: There is no such moment.
         """
-        side, _, what = when.partition(" ")
-        known = sorted({*RUN_SCRIPTS, "publish"})
-        if side not in ("before", "after") or what not in known:
-            raise ConfigError(f"crash({when!r}): write `before` or `after` and one of {', '.join(known)}")
-        names = frozenset() if step is None else frozenset({name_of(step)})
-        self._world.crashes.append(Crash(when, names, times))
+        self._world.deaths.plan(when, frozenset() if step is None else frozenset({name_of(step)}), times)
 
     def play(self) -> None:
         """Do all that can be done without time going by; `start`, `resolve` and the others do so themselves."""

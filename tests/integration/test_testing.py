@@ -333,12 +333,12 @@ def test_a_worker_that_dies_after_the_effect_has_it_twice(flows):
 
 MOMENTS = [
     f"{side} {what}"
-    for what in ("submit", "open_join", "publish", "begin", "finish", "complete")
+    for what in ("submit", "open_join", "publish", "begin", "finish", "complete", "resolve")
     for side in ("before", "after")
 ]
 
 
-@pytest.mark.parametrize("when", MOMENTS[1:])
+@pytest.mark.parametrize("when", MOMENTS)
 def test_a_run_goes_on_whatever_dies(flows, when):
     flows.crash(when)
     run = flows.start(order.s(5, "Oslo"))
@@ -347,6 +347,33 @@ def test_a_run_goes_on_whatever_dies(flows, when):
 
     assert run.result() == "paid 5, shipped to Oslo"
     assert run.phases == ["paying", "asking", "shipping"]
+
+
+@pytest.mark.parametrize("when", [f"{side} {what}" for side in ("before", "after") for what in ("fire", "release")])
+def test_a_run_goes_on_when_whoever_sweeps_dies(flows, when):
+    flows.crash(when)
+    run = flows.start(order.s(5, "Oslo"), fakes={pay: Fake.fails(OSError("x")).then(Fake.dies()).then("x")})
+    run.advance(minutes=2)
+
+    assert run.phase == "asking"
+
+
+@pytest.mark.parametrize("when", [f"{side} {what}" for side in ("before", "after") for what in ("child", "told")])
+def test_a_parent_goes_on_when_a_process_between_it_and_its_child_dies(flows, when):
+    flows.crash(when)
+    run = flows.start(parent.s(5))
+    run.advance(minutes=1)
+    flows.run(f"{run.run_id}@0.0").resolve(approval, True)
+
+    assert run.result() == "child: paid 5, shipped to Oslo"
+
+
+def test_a_cancel_whose_client_dies_is_done(flows):
+    flows.crash("after cancel")
+    run = flows.start(sleepy.s())
+    run.cancel()
+
+    assert run.end() is State.CANCELLED
 
 
 def test_a_crash_may_be_for_one_step(flows):
@@ -466,8 +493,19 @@ def test_a_fake_for_nothing_is_refused(app):
 
 
 def test_an_unknown_moment_is_refused(flows):
-    with pytest.raises(ConfigError, match="write `before` or `after` and one of abandon, begin"):
+    with pytest.raises(ConfigError, match="write `before` or `after` and one of begin, cancel"):
         flows.crash("during finish")
+
+
+def test_a_crash_that_did_not_happen_is_refused(app):
+    flows = Workflows(app)
+    with flows:
+        flows.crash("before told", times=2)
+        flows.start(parent.s(5), fakes={order: "x"})
+        flows.close()
+
+    with pytest.raises(ConfigError, match="nobody came by where a process was to die: before told"), flows:
+        flows.crash("before told")
 
 
 def test_one_world_at_a_time(app, flows):
