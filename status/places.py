@@ -19,6 +19,13 @@ REDIS_SCHEMES = ("redis", "rediss")
 _lock = threading.Lock()
 _known: Places | None = None
 
+
+def _usual_folder() -> Path:
+    return Path(".data")
+
+
+_folder: Callable[[], Path] = _usual_folder
+
 #: Called when the places of this process change: who keeps something open there lets it go.
 on_change: list[Callable[[], None]] = []
 
@@ -55,6 +62,16 @@ def places() -> Places:
         if _known is None:
             _known = _look()
         return _known
+
+
+def keep_files_in(folder: Callable[[], Path]) -> None:
+    """Say where the embedded defaults of this process keep their files, where no variable does.
+
+    Args:
+        folder: Asked when they are first needed.
+    """
+    global _folder  # noqa: PLW0603
+    _folder = folder
 
 
 def reset() -> None:
@@ -103,7 +120,8 @@ def without_password(url: str) -> str:
 
 
 def _look() -> Places:
-    data_dir = Path(os.environ.get("CELERIAC_DATA_DIR") or ".data").expanduser().resolve()
+    chosen = os.environ.get("CELERIAC_DATA_DIR")
+    data_dir = (Path(chosen) if chosen else _folder()).expanduser().resolve()
     redis_url = os.environ.get("REDIS_URL", "")
     # SQL first: a wrong URL should not leave a server behind that was started for nothing.
     database_url = _database_url(data_dir)

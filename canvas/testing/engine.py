@@ -45,6 +45,10 @@ class PlayedEngine(Engine):
         rest = [(ref, spec) for ref, spec in rows if "child" not in spec or not self._world.put_child(ref, spec)]
         return super()._without_children(rest)
 
+    def in_place(self) -> None:
+        """Nothing: each step is a message, also in a process that was a worker's once."""
+        return
+
     def stop(self, claims: Sequence[Claim]) -> None:
         self._world.bodies.kill({claim.token for claim in claims if claim.interruptible})
         children.stop(self, claims)

@@ -109,7 +109,8 @@ class Workflows:
     def _set_up(self, stack: ExitStack) -> None:
         _open.append(self)
         stack.callback(_open.clear)
-        url, folder = _server()
+        folder = _folder()
+        url = embedded.ensure(folder)
         if self._database_url is None:
             self._database_url = f"sqlite:///{folder / token_hex(8)}.db"
         stack.enter_context(
@@ -257,13 +258,17 @@ def _seconds(days: float, hours: float, minutes: float, seconds: float) -> float
 
 
 @cache
-def _server() -> tuple[str, Path]:
-    """A Valkey for the tests of this process, which ends with it: its URL and its folder."""
-    folder = Path(tempfile.mkdtemp(prefix="celeriac-test-"))
-    pid = os.getpid()
+def _folder() -> Path:
+    """Of the tests of this process, for their Valkey and their databases; it goes with it."""
+    folder, pid = Path(tempfile.mkdtemp(prefix="celeriac-test-")), os.getpid()
     # Registered first, so called last: when the server has ended.
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == pid else None)
-    return embedded.ensure(folder), folder
+    return folder
+
+
+# A test runner looks at each name of a test's module, a step's too, and an app that is looked at wants its server: that
+# is to be the tests' own, and not one in the folder that they are run in.
+places.keep_files_in(_folder)
 
 
 @contextmanager

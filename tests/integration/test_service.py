@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from canvas import ConfigError, PayloadError, Retry, RunFailed, ServiceClient
+from canvas import ConfigError, PayloadError, Retry, RunFailed, ServiceClient, perform
+from canvas import engine as engines
+from canvas.in_place import InPlace, Place
+from canvas.replay import Asks
 from canvas.service import MARK
 from nodes import Workers
 from processes import client_of, queued
@@ -98,6 +101,15 @@ def test_where_nobody_answers_the_timeout_names_the_queue(front, start, book, re
         front.wait.submit("tin").result(timeout_s=30)
     assert book.read_text() == ""
     assert queued(redis_client, "depot") == 0
+
+
+def test_a_service_is_never_run_where_its_caller_is(front):
+    """Though this process may have its step too, has run it, and serves its queue."""
+    here = InPlace(engines.of(front.app), Place("w1", frozenset({"depot"})))
+    perform.took_s["depot.reserve"].extend([0.0] * 5)
+    call = front.impatient.s(front.Order(item="tin"))
+
+    assert here.choose(Asks(0, call.recipe(), (call.prepare(),))) is None
 
 
 # --- what is refused ---------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from time import monotonic
@@ -527,3 +530,60 @@ def test_nothing_of_a_world_is_left(app):
             flows.start(order.s(5, "Oslo"), run_id="same")
 
     assert (here.canceller(), app.__dict__.get("_celeriac")) == before
+
+
+# --- with pytest -------------------------------------------------------------------
+
+CONFTEST = """
+import pytest
+from celery import Celery
+import canvas
+from canvas import Run, step, workflow
+
+pytest_plugins = ["canvas.testing.fixtures"]
+app = Celery("by_pytest")
+canvas.install(app)
+
+@step(name="by_pytest.one")
+def one() -> int:
+    return 1
+
+@workflow(name="by_pytest.flow")
+async def flow(run: Run) -> int:
+    return await one.s()
+
+@pytest.fixture
+def celeriac_app():
+    return app
+"""
+
+TESTS = """
+from conftest import flow, one
+
+def test_it_plays(workflows):
+    assert workflows.start(flow.s(), fakes={one: 2}).result() == 2
+
+def test_it_is_empty_each_time(workflows):
+    assert workflows.start(flow.s(), run_id="run-1").result() == 1
+
+def test_a_typo_is_an_error(workflows):
+    workflows.start(flow.s(), fakes={"by_pytest.once": 2})
+
+def test_a_failure_is_not_told_twice(workflows):
+    workflows.start(flow.s(), fakes={"by_pytest.once": 2})
+    assert False
+"""
+
+
+def test_pytest_has_a_fixture(tmp_path):
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_flow.py").write_text(TESTS)
+    # The machine's own servers are none of its business.
+    env = {name: value for name, value in os.environ.items() if name not in ("REDIS_URL", "DATABASE_URL")}
+
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:valkey", "test_flow.py"]
+    said = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+
+    assert "1 failed, 3 passed, 1 error" in said.stdout, said.stdout + said.stderr
+    assert "ERROR test_flow.py::test_a_typo_is_an_error" in said.stdout
+    assert not (tmp_path / ".data").exists(), "nothing is left in the user's folder"
