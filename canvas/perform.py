@@ -269,7 +269,9 @@ def after_return(step: Step[Any, Any]) -> None:
 
 def _next_item(engine: Engine, request: Any) -> Wanted:
     """Of a batch's part: the claim on the item that gets its place, if this process may run that too."""
-    in_place = engine.in_place() if request.get("celeriac_batch") else None
+    # What another code base has asked for goes by its messages, which say how it is to be run.
+    own = request.get("celeriac_batch") and not request.get("celeriac_service")
+    in_place = engine.in_place() if own else None
     if in_place is None:
         return NONE_WANTED
     wanted = in_place.next_item(cast("Any", engine.app.tasks[request.task]))

@@ -105,7 +105,7 @@ def test_where_nobody_answers_the_timeout_names_the_queue(front, start, book, re
 
 def test_a_service_is_never_run_where_its_caller_is(front):
     """Though this process may have its step too, has run it, and serves its queue."""
-    here = InPlace(engines.of(front.app), Place("w1", frozenset({"depot"})))
+    here = InPlace(engines.of(front.app), Place("w1", frozenset({"depot"}), 1.0))
     perform.took_s["depot.reserve"].extend([0.0] * 5)
     call = front.impatient.s(front.Order(item="tin"))
 

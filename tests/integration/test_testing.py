@@ -32,7 +32,8 @@ from canvas import (
 from canvas.testing import Fake, Workflows
 from core import current_app
 from saga import Saga
-from status import State, get_status
+from status import State, get_status, virtual
+from status.scripts import RUN_SCRIPTS
 
 approval = promise("approval", bool)
 
@@ -519,6 +520,14 @@ def test_one_world_at_a_time(app, flows):
 def test_a_world_is_used_by_with(app):
     with pytest.raises(ConfigError, match="with Workflows"):
         Workflows(app).start(order.s(5, "Oslo"))
+
+
+@pytest.mark.parametrize("name", sorted(RUN_SCRIPTS))
+def test_no_script_asks_the_server_for_the_time(name):
+    text, _ = virtual.source(name)
+
+    assert "'TIME'" not in text
+    assert text.count("'XADD', EVENTS,") == text.count("int(now_ms()) .. '-*'")
 
 
 def test_nothing_of_a_world_is_left(app):
