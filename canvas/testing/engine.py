@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from canvas.testing.world import World
 
-Rows = list[tuple[PartRef, dict[str, Any]]]
-
 
 class PlayedPublisher(Publisher):
     """Real messages, into the world's own queue."""
@@ -34,16 +32,15 @@ class PlayedPublisher(Publisher):
 
 
 class PlayedEngine(Engine):
-    """Stops steps in the world's own worker, and lets a child's fake take its place."""
+    """Stops steps in the world's own worker, and lets the fake of what is no step take its place."""
 
     def __init__(self, app: Celery, world: World) -> None:
         super().__init__(app, world.store)
         self.publisher = PlayedPublisher(app, world)
         self._world = world
 
-    def _without_children(self, rows: Rows) -> Rows:
-        rest = [(ref, spec) for ref, spec in rows if "child" not in spec or not self._world.put_child(ref, spec)]
-        return super()._without_children(rest)
+    def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
+        super().send(run_id, [row for row in rows if not self._world.put_fake(*row)], workflow)
 
     def in_place(self) -> None:
         """Nothing: each step is a message, also in a process that was a worker's once."""

@@ -16,10 +16,10 @@ from canvas.publisher import Message
 from canvas.service import step_name
 from canvas.testing.bodies import Bodies
 from canvas.testing.casting import Casting
-from canvas.testing.deaths import Deaths
+from canvas.testing.deaths import Deaths, TestBroke
 from canvas.testing.elsewhere import stand_in
 from canvas.testing.engine import PlayedEngine, PlayedSweeper
-from canvas.testing.fake_child import FakeChild
+from canvas.testing.fake_part import FakePart
 from canvas.testing.fakes import Fakes
 from canvas.testing.worker import Attempt, Worker
 from status.errors import ConfigError, TimedOut
@@ -83,11 +83,16 @@ class World:
         """A message comes in."""
         self._inbox.append(partial(self._worker.take, message))
 
-    def put_child(self, ref: PartRef, spec: dict[str, Any]) -> bool:
-        """A child workflow is to be started. Returns whether it has a fake, which then takes its place."""
-        act = self.casting.find(ref.run_id, (spec["label"], spec["task"]))
+    def put_fake(self, ref: PartRef, spec: dict[str, Any]) -> bool:
+        """A part is to be sent. Returns whether it is no step and has a fake, which then takes its place."""
+        if "child" not in spec and "canvas" not in spec:
+            return False
+        label = spec["label"]
+        act = self.casting.find(ref.run_id, (label, spec.get("task", label)))
         if act is not None:
-            self._inbox.append(FakeChild(self, ref, spec, act).begin)
+            self._inbox.append(FakePart(self, ref, spec, act).begin)
+        elif "canvas" in spec:
+            raise TestBroke(f"{label!r} is stock Celery, which is not played: give it a fake, fakes={{{label!r}: ...}}")
         return act is not None
 
     def task_of(self, message: Message) -> Any:
