@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from canvas.publisher import Message
 from canvas.service import step_name
 from status.errors import ConfigError
+from status.scripts import RUN_SCRIPTS
 
-#: What a process may die before or after: what a client, a worker or whoever sweeps writes.
-MOMENTS = frozenset(
-    {
-        "submit", "open_join", "begin", "finish", "complete", "park", "fire", "release", "resolve", "cancel", "child",
-        "told", "publish",
-    }
-)  # fmt: skip
+#: What a process may die before or after: what a client, a worker or whoever sweeps writes, and messages.
+MOMENTS = RUN_SCRIPTS - {"vouch", "leaving", "turn_down", "reassert", "abandon"} | {"publish"}
 
 
 class Died(BaseException):

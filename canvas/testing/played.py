@@ -187,8 +187,11 @@ class PlayedRun(Generic[R_co]):
 
 
 def _waits_for(status: RunStatus) -> str:
-    promises = [step.promise for step in status.steps if step.promise and step.finished_at is None]
-    if promises:
-        return f"it waits for the promise {promises[-1]!r}: run.resolve({promises[-1]!r}, value)"
-    running = [step.name for step in status.steps if step.state == "running"]
+    open_ = [step for step in status.steps if step.finished_at is None]
+    for step in reversed(open_):
+        if step.promise:
+            return f"it waits for the promise {step.promise!r}: run.resolve({step.promise!r}, value)"
+        if step.name.startswith("channel ") and not step.queue:
+            return f"it waits for a message on {step.name}: run.send(channel, value)"
+    running = [step.name for step in open_ if step.state == "running"]
     return f"{', '.join(running)} hangs, and nothing limits its time" if running else "it waits for the outside"
