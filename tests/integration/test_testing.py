@@ -31,9 +31,11 @@ from canvas import (
 )
 from canvas.testing import Fake, Workflows
 from core import current_app
+from processes import client_of
 from saga import Saga
-from status import State, get_status, virtual
+from status import RunStatus, State, get_status, history, virtual
 from status.scripts import RUN_SCRIPTS
+from waiting import wait_until
 
 approval = promise("approval", bool)
 
@@ -520,6 +522,33 @@ def test_one_world_at_a_time(app, flows):
 def test_a_world_is_used_by_with(app):
     with pytest.raises(ConfigError, match="with Workflows"):
         Workflows(app).start(order.s(5, "Oslo"))
+
+
+def test_a_run_is_what_it_is_with_a_worker(worker, redis_url, monkeypatch):
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    from apps import trips
+
+    cities = ("Oslo", "Atlantis")
+    with client_of(trips.app, redis_url):
+        worker("trips", pool="threads", queues=["celery"])
+        for city in cities:
+            trips.book.submit(city, run_id=city)
+        wait_until(lambda: all(get_status(city).finished for city in cities), "both have ended", timeout_s=30)
+        real = {
+            city: (_lasting(get_status(city)), [f"{e.kind} {e.name}".rstrip() for e in history(city)])
+            for city in cities
+        }
+
+    with Workflows(trips.app) as flows:
+        runs = {city: flows.start(trips.book.s(city), run_id=city) for city in cities}
+        assert {city: (_lasting(run.status), run.story) for city, run in runs.items()} == real
+
+
+def _lasting(status: RunStatus) -> Any:
+    """What does not differ from run to run."""
+    error = status.error
+    steps = [(step.step_id, step.name, step.state, step.attempt, step.queue) for step in status.steps]
+    return status.state, status.phase, status.progress, status.metadata, error and (error.message, error.code), steps
 
 
 @pytest.mark.parametrize("name", sorted(RUN_SCRIPTS))

@@ -16,6 +16,7 @@ from canvas import (
     fan_out,
     fan_out_fail, map_concurrent, process_batch, promise, quorum, race, race_promise_with_timeout, step, with_timeout, workflow,
 )
+from canvas.testing import Fake, PlayedRun, Workflows
 from saga import Saga, chain
 
 
@@ -154,6 +155,17 @@ def outside() -> None:
     chain((cat.s(1), free_cat), (dog.s(1), nothing.s()))
     pair: Join[tuple[Cat, Dog]] = fan_out_fail(cat.s(1), dog.s(1))
     print(pair)
+
+
+def tested() -> None:
+    with Workflows(fakes={cat: Cat(), "dog": Fake.fails("no", code=404), vet: "fine"}, strict=True) as flows:
+        played = flows.start(child.s(1), fakes={dog: Fake.returns(Dog(), takes_s=3).then(OSError())})
+        assert_type(played, PlayedRun[Pet])
+        assert_type(played.result(), Pet)
+        assert_type(played.resolve(approval, True), Answer)
+        assert_type(played.resolve("approval", True), Answer)
+        played.resolve(approval, "yes")  # type: ignore # of another type
+        played.advance(hour=1)  # type: ignore # a typo
 
 
 async def bad(run: Run, saga: Saga) -> None:
