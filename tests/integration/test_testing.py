@@ -22,6 +22,7 @@ from canvas import (
     ServiceClient,
     TerminalError,
     TimedOut,
+    channel,
     process_batch,
     promise,
     race,
@@ -38,6 +39,7 @@ from status.scripts import RUN_SCRIPTS
 from waiting import wait_until
 
 approval = promise("approval", bool)
+amounts = channel("amounts", int)
 
 
 @step(name="played.pay", retry=Retry(4, first_s=10, factor=2))
@@ -167,6 +169,20 @@ def test_a_promise_may_be_rejected_or_answered_by_its_name(flows):
     with pytest.raises(RunFailed, match="no way"):
         first.result()
     assert second.result() == "paid 5, shipped to Oslo"
+
+
+def test_messages_are_sent_to_a_run(flows):
+    @workflow(name="played.adds")
+    async def adds(run: Run) -> int:
+        return await amounts.receive() + await amounts.receive()
+
+    flows.app.finalize()
+    run = flows.start(adds.s())
+    with pytest.raises(TimedOut, match="waits for a message on channel amounts"):
+        run.result()
+
+    assert [run.send(amounts, amount) for amount in (3, 4)] == ["accepted", "accepted"]
+    assert run.result() == 7
 
 
 def test_a_cancel_is_seen_by_the_workflow(flows):
