@@ -10,6 +10,7 @@ from canvas.joins import FanOutResult, RaceResult, fan_out, fan_out_fail, quorum
 from canvas.promises import Promise, PromiseResult, promise, race_promise_with_timeout
 from canvas.retry import Retry
 from canvas.run import Run, RunLog
+from canvas.service import ServiceClient
 from canvas.step import Step, Unary, step
 from canvas.waitables import Join, Part, Waitable
 from canvas.workflow import Workflow, workflow
@@ -69,6 +70,7 @@ __all__ = [
     "RunHandle",
     "RunLog",
     "RunNotFound",
+    "ServiceClient",
     "Step",
     "StepFailed",
     "StepTimeout",

@@ -12,6 +12,7 @@ from canvas.context import workflow_here
 from canvas.joins import FanOutResult
 from canvas.outcomes import Decision, failure
 from canvas.payload import compact
+from canvas.service import ServiceClient
 from canvas.step import Unary, refuse_calls
 from canvas.waitables import Join, Recipe
 from status.errors import ConfigError, PayloadError, StepFailed, TimedOut
@@ -115,9 +116,9 @@ class Batch:
         self.step.codec.check((first,), {})
         part = self.step.s(first).prepare()
         of_an_item = ("args", "input", "digest")
-        template = {"batch": True} | {
-            name: value for name, value in json.loads(part.spec).items() if name not in of_an_item
-        }
+        template = {"batch": True} | {k: v for k, v in json.loads(part.spec).items() if k not in of_an_item}
+        # First, where `enter_window` of `_join.lua` looks for it: the time that each item may take from its start.
+        template = {"within_ms": part.within_ms, **template} if part.within_ms else template
         queue = ">" if part.kind == "child" else part.queue
         return NewBatch(size, self.window, queue, part.label, compact(template), self.keep, CHUNK, chunks)
 
@@ -135,7 +136,11 @@ class Batch:
 
     def failure(self, decision: Decision, p: int) -> StepFailed:
         """What another part is raised as."""
-        return failure(decision.parts[p], step=self.task_name, index=p, within_s=None)
+        outcome = decision.parts[p]
+        if isinstance(self.step, ServiceClient):
+            limit_s, queue = self.step.timeout_s, self.step.queue_of({})
+            return self.step.failure(outcome, p, label=self.task_name, within_s=limit_s, queue=queue)
+        return failure(outcome, step=self.task_name, index=p, within_s=None)
 
     def values(self, decision: Decision) -> list[Any]:
         """Of all parts, in the order of the items; None where one failed."""

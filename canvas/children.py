@@ -48,6 +48,7 @@ def prepare(call: Call[Any]) -> NewPart:
         "digest": digest(workflow.name, text),
         "timeout_ms": round((workflow.timeout_s or 0) * 1000),
         "retention_ms": round((workflow.retention_s or 0) * 1000),
+        "turn_queue": workflow.queue_of({}),
         "label": call.label,
         "undo": plan.undo,
     }
@@ -144,6 +145,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         detached=bool(spec.get("detached")),
         timeout_ms=spec["timeout_ms"],
         retention_ms=spec["retention_ms"] or None,
+        turn_queue=spec.get("turn_queue", ""),
     )
     if code == "conflict":
         error: BaseException = RunConflict(
@@ -155,7 +157,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         _never_ran(engine, ref)
         return
     if code == "created":
-        engine.send_turn(run_id, spec["task"])
+        engine.send_turn(run_id, spec["task"], queue=spec.get("turn_queue", ""))
     if spec.get("detached"):
         end_part(engine, ref, "done", "v" + compact(run_id), grant.now_ms)
         return

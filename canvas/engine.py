@@ -143,25 +143,37 @@ class Engine:
                 stock.publish(self, ref, spec, workflow)
         return [row for row in rows if "child" not in row[1] and "canvas" not in row[1]]
 
-    def turn_queue(self, workflow: str) -> str:
-        """The queue that turns of a workflow go to."""
+    def turn_queue(self, workflow: str, recorded: str = "") -> str:
+        """The queue that turns of a workflow go to.
+
+        Args:
+            recorded: As the run has it; asked where this process does not know the workflow.
+        """
         known = self.workflow(workflow)
         if known is not None:
             return known.queue_of({})
-        return str(self.app.conf.get("celeriac_turn_queue") or self.app.conf.task_default_queue)
+        return recorded or str(self.app.conf.get("celeriac_turn_queue") or self.app.conf.task_default_queue)
 
-    def send_turn(self, run_id: str, workflow: str, *, first: bool = False, again: int | None = None) -> None:
-        """Send a turn as a message; what can't be sent stays due. `again`: see `Publisher.turn`."""
+    def send_turn(
+        self, run_id: str, workflow: str, *, queue: str = "", first: bool = False, again: int | None = None
+    ) -> None:
+        """Send a turn as a message; what can't be sent stays due.
+
+        Args:
+            queue: Recorded with the run, see `turn_queue`.
+            again: See `Publisher.turn`.
+        """
         try:
-            self.publisher.turn(run_id, workflow, self.turn_queue(workflow), first=first, again=again)
+            self.publisher.turn(run_id, workflow, self.turn_queue(workflow, queue), first=first, again=again)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
 
     def send_turn_of(self, run_id: str, *, again: int | None = None) -> None:
         """Send a turn of a run of which only the id is known. `again`: see `Publisher.turn`."""
-        workflow = self.store.redis.hget(self.store.keys.run(run_id), "workflow")
+        found = self.store.redis.hmget(self.store.keys.run(run_id), ["workflow", "queue"])
+        workflow, queue = cast("list[str | None]", found)
         if workflow is not None:
-            self.send_turn(run_id, cast("str", workflow), again=again)
+            self.send_turn(run_id, workflow, queue=queue or "", again=again)
 
     def turn_here(self, run_id: str, record: RunRecord | None = None) -> None:
         """Take a run's turn in this process.

@@ -23,6 +23,7 @@ from pydantic_core import from_json
 from canvas import granted
 from canvas.perform import Here, limits, took_s
 from canvas.publisher import tell_publishing
+from canvas.service import ServiceClient
 from canvas.telling import Teller, is_watched
 from status.records import NONE_WANTED, Ending, NewPart, Opening, PartRef, RunRecord, Wanted
 from status.settings import Settings
@@ -114,8 +115,10 @@ class InPlace:
     def _cost_s(self, call: Call[Any], part: NewPart) -> float | None:
         """How long a part is likely to take; None if it is not run here."""
         step: Step[Any, Any] = call.definition
-        # A process that may be killed serves one step alone; an undo has retries of its own.
-        if part.delay_ms or step.interruptible or call.plan.retry is not None or not granted.has_room(step.name):
+        # A process that may be killed serves one step alone, an undo has its own retries, a service its own workers.
+        if part.delay_ms or step.interruptible or call.plan.retry is not None or isinstance(step, ServiceClient):
+            return None
+        if not granted.has_room(step.name):
             return None
         return 0.0 if step.local else self.likely_s(step, part)
 

@@ -10,6 +10,7 @@ from canvas import stock, submitted
 from canvas.prefetch import Prefetch
 from canvas.promises import check_value
 from canvas.pulse import Pulse
+from canvas.serving import Serving
 from canvas.unknown import TurnDown
 from status import doctor, here
 from status.errors import ConfigError
@@ -50,6 +51,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)
     app.steps["consumer"].add(TurnDown)
+    app.steps["consumer"].add(Serving)
     doctor.add(doctor.Look.WORKERS, "canvas.doctor:look")
 
     def configure(**_: Any) -> None:

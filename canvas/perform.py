@@ -24,7 +24,7 @@ from canvas.context import CurrentStep, running_as
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.retry import Retry
 from status.advice import advice
-from status.errors import PayloadError
+from status.errors import ConfigError, PayloadError
 from status.records import NONE_WANTED, Ending, Grant, PartRef, Wanted
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
         arguments=(args, kwargs),
         ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
     )
-    outcome = undoing.logged(request.get("celeriac_log"), lambda: perform(step, args, kwargs, current, policy))
+    refused = _refused(step, request)
+    if refused is not None:
+        outcome: Outcome = Failed(refused, describe(refused, step=step.name))
+    else:
+        outcome = undoing.logged(request.get("celeriac_log"), lambda: perform(step, args, kwargs, current, policy))
     request.celeriac_attempt = Attempt(ref, token, grant, outcome)
     match outcome:
         case Done(value):
@@ -110,6 +114,16 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
             raise CeleryRetry(message=str(error), exc=error, when=cast("Any", delay_s))
         case _:
             assert_never(outcome)
+
+
+def _refused(step: Step[Any, Any], request: Any) -> ConfigError | None:
+    """Why a call from another code base can't be run: what a crash means is in its message, and must fit the step."""
+    if step.idempotent or not request.get("celeriac_service") or request.get("celeriac_once"):
+        return None
+    return ConfigError(
+        f"step {step.name} is idempotent=False, which its caller does not know: write "
+        "ServiceClient(..., idempotent=False) there"
+    )
 
 
 def limits(step: Step[Any, Any], policy: Retry, attempt: int) -> tuple[int, int]:
@@ -255,7 +269,9 @@ def after_return(step: Step[Any, Any]) -> None:
 
 def _next_item(engine: Engine, request: Any) -> Wanted:
     """Of a batch's part: the claim on the item that gets its place, if this process may run that too."""
-    in_place = engine.in_place() if request.get("celeriac_batch") else None
+    # What another code base has asked for goes by its messages, which say how it is to be run.
+    own = request.get("celeriac_batch") and not request.get("celeriac_service")
+    in_place = engine.in_place() if own else None
     if in_place is None:
         return NONE_WANTED
     wanted = in_place.next_item(cast("Any", engine.app.tasks[request.task]))

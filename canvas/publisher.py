@@ -93,7 +93,7 @@ class Publisher:
             "parent_id": ref.run_id,
             "shadow": spec["label"] if spec["label"] != spec["task"] else None,
         }
-        for mark in ("undoes", "key", "retry", "log", "batch"):
+        for mark in ("undoes", "key", "retry", "log", "once", "batch"):
             if spec.get(mark):
                 headers[f"celeriac_{mark}"] = spec[mark]
         chord = {"task": workflow, "args": [ref.run_id], "kwargs": {}, "options": {}, "immutable": True}

@@ -191,10 +191,12 @@ class Sweeper:
         owed = self.engine.store.repair(run_id, n, p, asks_queues=self._asks_queues)
         match owed:
             case OwedTurn():
-                queue, sent_with = self.engine.turn_queue(owed.workflow), (FIRST, LAST) if owed.first else (FIRST,)
+                queue = self.engine.turn_queue(owed.workflow, owed.queue)
+                sent_with = (FIRST, LAST) if owed.first else (FIRST,)
                 if self.backlog.is_lost(run_id, queue, owed.since_ms, sent_with):
                     logger.info("%s: its turn has not come, it is sent again", run_id)
-                    self._send(owed.since_ms, partial(self.engine.send_turn, run_id, owed.workflow, again=0))
+                    send = partial(self.engine.send_turn, run_id, owed.workflow, queue=queue, again=0)
+                    self._send(owed.since_ms, send)
             case OwedPart():
                 if self._is_lost(owed):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)

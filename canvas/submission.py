@@ -62,6 +62,7 @@ def _create(
             token=uuid4().hex,
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
+            turn_queue=workflow.queue_of({}),
             **upload,
         )
     if created:

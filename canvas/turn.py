@@ -60,7 +60,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
         workflow = engine.workflow(record.workflow)
         if workflow is None:
             # A step's worker may know nothing of the workflow; whoever serves its turns does.
-            engine.send_turn(run_id, record.workflow)
+            engine.send_turn(run_id, record.workflow, queue=record.fields.get("queue", ""))
             return
         if is_given_up(record):
             return  # its code kills the process: not again, until somebody retries or abandons it

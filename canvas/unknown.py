@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from canvas import engine as engines
 from canvas.outcomes import describe
+from canvas.service import step_name
 from canvas.transport import MARK
 from status.errors import UnknownWorkflow
 from status.models import error_to_json
@@ -39,7 +40,7 @@ class _Unknown:
         if MARK not in headers:
             self._stock(body, message, exc)
             return
-        name, message_id = headers["task"], headers["id"]
+        name, message_id = step_name(headers["task"]), headers["id"]
         logger.error(
             "%s: this worker has no %r, it goes to another: import its module here, or take the queue it came by "
             "from this worker", message_id, name,

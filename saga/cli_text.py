@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from canvas.service import step_name
 from saga.log import Entry, EntryState
 from saga.owed import UNKNOWN, SagaOwes
 from status.cli_text import dumps, length
@@ -47,7 +48,7 @@ def show_page(entries: Sequence[Entry], state: str | None) -> str:
     for entry in entries:
         said = _said(entry)
         state_text = f"{entry.state} (owed)" if entry.state.owed else str(entry.state)
-        undo = str(entry.undo.get("task", "?"))
+        undo = step_name(str(entry.undo.get("task", "?")))
         rows.append((str(entry.seq), entry.saga, entry.name, undo, state_text, _ago(entry.updated_at), said[:80]))
     return f"run {first.run_id} ({first.workflow}) is {_state(state)}\n\n{_table(rows)}"
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from saga import schema
 from status.errors import ConfigError
-from status.places import places, without_password
+from status.places import on_change, places, without_password
 
 #: How long a writer waits for SQLite's one write lock. Transactions here take milliseconds; who waits
 #: ten seconds has met a process that hangs in one.
@@ -124,6 +124,7 @@ def _forget(*, close: bool) -> None:
 
 
 worker_process_init.connect(dispose_after_fork, weak=False)
+on_change.append(dispose)
 
 
 def _parsed(url: str) -> URL:

@@ -20,6 +20,7 @@ from typing import Any
 from celery import current_app
 
 from canvas import CompensationFailed, ConfigError, Join, Retry, Run, RunHandle, StepFailed, step, workflow
+from canvas.service import known, step_name
 from canvas.waitables import Recipe
 from saga.instruction import PATIENCE, Instruction, close, instruct, instruction
 from saga.log import Entry as Row
@@ -116,10 +117,12 @@ class UndoOwed(Join[StepFailed | None]):
 
     def __await__(self) -> Generator[Any, Any, StepFailed | None]:
         undo, owed = self._owed.undo, self._owed
-        task = current_app.tasks.get(undo["task"])
+        name = step_name(undo["task"])
+        # By its name alone, where it lives in another code base.
+        task = current_app.tasks.get(name) or known.get(name)
         if task is None:
             raise CompensationFailed(
-                f"undo {owed.name}: no step {undo['task']} is known to the worker that resumes: let one serve "
+                f"undo {owed.name}: no step {name} is known to the worker that resumes: let one serve "
                 "saga.resume that has it, then resume again"
             )
         saga = Saga(self._run, owed.saga, retry=Retry.from_timing(undo["retry"]) if undo.get("retry") else None)

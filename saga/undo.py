@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic_core import to_jsonable_python
 
-from canvas import Call, ConfigError, PayloadError, Retry
+from canvas import Call, ConfigError, PayloadError, Retry, ServiceClient
 from canvas.step import Definition, refuse_calls
 
 
@@ -45,7 +45,7 @@ class Undo:
             if args:
                 raise ConfigError(f"{undo!r} is a call and runs as it stands: give the step itself, or no arguments")
             return cls(undo.definition, False, tuple(undo["args"]), undo["kwargs"], undo["options"])
-        if not isinstance(undo, Definition):
+        if not isinstance(undo, Definition | ServiceClient):
             raise ConfigError(f"an undo is a step or a call of one (step.s(...)), got {undo!r:.80}")
         refuse_calls(undo.name, args, {})
         return cls(undo, True, tuple(to_jsonable_python(arg) for arg in args), {}, {})
@@ -62,7 +62,7 @@ class Undo:
     def template(self, *, label: str, retry: Retry, key: str) -> dict[str, Any]:
         """As a part's spec carries it, for the case that the part succeeds too late (see `canvas.undoing`)."""
         return {
-            "task": self.definition.name,
+            "task": getattr(self.definition, "sent_as", self.definition.name),
             "args": list(self.args),
             "kwargs": dict(self.kwargs),
             "queue": self.definition.queue_of(dict(self.options)),
@@ -82,9 +82,10 @@ class Undo:
             key: Its idempotency key: that of its entry in the log, whoever calls it.
         """
         args = ((None if value is None else json.loads(value)), *self.args) if self.takes_value else self.args
-        call: Call[Any] = Call(
-            self.definition.name, args, dict(self.kwargs), dict(self.options), app=self.definition.app
-        )
+        if isinstance(self.definition, ServiceClient):
+            call = self.definition.call(args, self.kwargs, self.options)
+        else:
+            call = Call(self.definition.name, args, dict(self.kwargs), dict(self.options), app=self.definition.app)
         return call.planned(label=label, retry=retry.timing(), undoes=undoes, key=key)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from redis import Redis
@@ -29,6 +30,7 @@ RETRIES = 6
 
 _lock = threading.Lock()
 _url: str | None = None
+_given: Store | None = None
 _cancel: Callable[[str, str], object] | None = None
 _wake: Callable[[str, Sequence[Claim]], object] | None = None
 _follow: Callable[[str, Ending], object] | None = None
@@ -126,7 +128,21 @@ def store() -> Store:
     Raises:
         ConfigError: A setting is wrong, or this Redis was used with another number of shards.
     """
-    return _store(_url or places().redis_url)
+    return _given or _store(_url or places().redis_url)
+
+
+@contextmanager
+def standing_in(other: Store) -> Iterator[None]:
+    """In this block, `other` is the store of this process, and what was said of how to reach workers is put aside."""
+    global _given, _cancel, _wake, _follow, _check_value  # noqa: PLW0603
+    with _lock:
+        before = _given, _cancel, _wake, _follow, _check_value
+        _given = other
+    try:
+        yield
+    finally:
+        with _lock:
+            _given, _cancel, _wake, _follow, _check_value = before
 
 
 def reader() -> Reader:

@@ -133,6 +133,11 @@ class Keys:
         return _shared(shard, "wake")
 
     @staticmethod
+    def clock() -> str:
+        """String, in tests of workflows only: what their clock shows, in ms (see `status.virtual`)."""
+        return f"{PREFIX}:clock"
+
+    @staticmethod
     def layout() -> str:
         """String: the number of shards that this Redis was first used with."""
         return f"{PREFIX}:shards"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +18,16 @@ REDIS_SCHEMES = ("redis", "rediss")
 
 _lock = threading.Lock()
 _known: Places | None = None
+
+
+def _usual_folder() -> Path:
+    return Path(".data")
+
+
+_folder: Callable[[], Path] = _usual_folder
+
+#: Called when the places of this process change: who keeps something open there lets it go.
+on_change: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +64,35 @@ def places() -> Places:
         return _known
 
 
+def keep_files_in(folder: Callable[[], Path]) -> None:
+    """Say where the embedded defaults of this process keep their files, where no variable does.
+
+    Args:
+        folder: Asked when they are first needed.
+    """
+    global _folder  # noqa: PLW0603
+    _folder = folder
+
+
 def reset() -> None:
     """Forget the answer: the next call looks again, and starts a server if there is none any more."""
     global _known  # noqa: PLW0603
     with _lock:
         _known = None
+
+
+@contextmanager
+def standing_in(other: Places) -> Iterator[None]:
+    """In this block, `other` are the places of this process."""
+    global _known  # noqa: PLW0603
+    before = _known
+    _known = other
+    try:
+        yield
+    finally:
+        for let_go in on_change:
+            let_go()
+        _known = before
 
 
 def revive() -> None:
@@ -84,7 +120,8 @@ def without_password(url: str) -> str:
 
 
 def _look() -> Places:
-    data_dir = Path(os.environ.get("CELERIAC_DATA_DIR") or ".data").expanduser().resolve()
+    chosen = os.environ.get("CELERIAC_DATA_DIR")
+    data_dir = (Path(chosen) if chosen else _folder()).expanduser().resolve()
     redis_url = os.environ.get("REDIS_URL", "")
     # SQL first: a wrong URL should not leave a server behind that was started for nothing.
     database_url = _database_url(data_dir)

@@ -236,6 +236,7 @@ class OwedTurn:
     workflow: str
     since_ms: int
     first: bool = False  #: the run has had none: its message may lie behind all others
+    queue: str = ""  #: where the run's turns go, as whoever submitted it has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,12 +90,14 @@ class Store(
         token: str,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
+        turn_queue: str = "",
         staged: str = "",
         pieces: int = 0,
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
 
         Args:
+            turn_queue: For those who go on with the run and do not know its workflow.
             staged: The token of an upload of so many `pieces` that is (part of) its input; see `stage`.
 
         Returns:
@@ -117,6 +119,7 @@ class Store(
             timeout_ms,
             keep_ms,
             "",
+            turn_queue,
             staged,
             pieces,
         )

@@ -36,6 +36,7 @@ class ChildTransitions:
         detached: bool = False,
         timeout_ms: int = 0,
         retention_ms: int | None = None,
+        turn_queue: str = "",
     ) -> tuple[str, str]:
         """Create a run that is part of another, or wait for the one that is there.
 
@@ -57,6 +58,7 @@ class ChildTransitions:
             timeout_ms,
             keep_ms,
             "" if detached else token,
+            turn_queue,
         )
         return answer[0], answer[1]
 

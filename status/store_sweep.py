@@ -86,7 +86,7 @@ class SweepTransitions:
         answer = self._call("repair", run_id, n, p, "1" if asks_queues else "")
         match answer[0]:
             case "turn":
-                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]), first=answer[3] == "1")
+                return OwedTurn(workflow=answer[2], since_ms=int(answer[1]), first=answer[3] == "1", queue=answer[4])
             case "waiting":
                 part = next(self._publishable(run_id, int(n), answer[3]))
                 return OwedPart(part=part, queue=answer[2], since_ms=int(answer[1]))

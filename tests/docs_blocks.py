@@ -137,7 +137,7 @@ def _run(block: Block, command: str, shown: str, folder: Path, env: Mapping[str,
 
 
 def execute(command: str, folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
-    """Run a command line of `python -c` or `celery`, with what `echo` pipes into it, in a process of its own.
+    """Run a command line of `python -c`, `pytest` or `celery`, with what `echo` pipes into it, in a process of its own.
 
     The process is forked from one that has imported all that is big: a page has many commands, and their imports
     would take most of its time.
@@ -171,6 +171,8 @@ def _become(program: str, args: list[str], folder: str, env: dict[str, str]) -> 
         option, code = args
         assert option == "-c"
         exec(code, {"__name__": "__main__"})  # noqa: S102  # what the page says
+    elif program == "pytest":
+        raise SystemExit(importlib.import_module("pytest").main(["-p", "no:cacheprovider", *args]))
     else:
         assert program == "celery"
         importlib.import_module("celery.__main__").main()

@@ -233,6 +233,11 @@ local function enter_window(n, now)
   -- Of a child: `>` and its run id, in which the part's number is yet to be put.
   local step = string.sub(f[5], 1, 1) == '>' and string.gsub(f[5], '%%', int(p), 1) or f[5]
   redis.call('HSET', STEPS, n .. '.' .. int(p), step)
+  local within = string.match(f[4], '^{"within_ms":(%d+)')
+  if within then
+    redis.call('HSET', join, 'w' .. int(p), within)
+    set_timer('within', n, int(p), redis.call('HGET', join, 'nonce'), now + tonumber(within))
+  end
   return start_part(n, int(p), now)
 end
 

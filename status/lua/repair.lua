@@ -4,7 +4,7 @@
 -- ARGV[3] 1 if its queue can be asked what lies on it, '' if each look means to publish
 --
 -- Answers {none}: nothing is owed any more (the entry is gone)
---         {turn, since, workflow, first}    publish a turn, if its message must be lost; first: 1 if it has had none
+--         {turn, since, workflow, first, queue}   publish a turn, if its message must be lost; first: 1 if it has had none
 --         {waiting, since, queue, part}     publish `part`, if its message must be lost
 --         {claimed, nonce}                  a claim that nobody vouches for: release it
 --         {stop, claim}                     a child that is to be told to stop
@@ -41,7 +41,8 @@ end
 if n == '' then
   local gone = redis.call('HDEL', RUN, 'gone') == 1
   look_again(redis.call('HINCRBY', RUN, 'waits', 1), gone)
-  return { 'turn', since(gone), redis.call('HGET', RUN, 'workflow'), state == 'pending' and '1' or '' }
+  local f = redis.call('HMGET', RUN, 'workflow', 'queue')
+  return { 'turn', since(gone), f[1], state == 'pending' and '1' or '', f[2] or '' }
 end
 if n == 'tell' then
   look_again(redis.call('HINCRBY', RUN, 'waits', 1), true)

@@ -3,7 +3,8 @@
 -- ARGV[1] workflow           ARGV[2] input (JSON)        ARGV[3] digest of workflow and input
 -- ARGV[4] token              ARGV[5] time limit, ms, or 0 ARGV[6] retention, ms
 -- ARGV[7] '', or of a child: the message id of its parent's part, which is told how it ends
--- ARGV[8] '', or the token of an upload that is its input (see stage.lua)   ARGV[9] how many pieces that has
+-- ARGV[8] the queue of its turns: whoever goes on with the run may not know its workflow
+-- ARGV[9] '', or the token of an upload that is its input (see stage.lua)   ARGV[10] how many pieces that has
 --
 -- Answers `created` (also to the same token again), `exists` (same digest), `conflict`, each with the
 -- run's state. Only `created` has a turn to publish. A child that its parent has stopped before: `stopped`.
@@ -18,7 +19,7 @@ if was[1] then
   end
   return { 'exists', was[3] }
 end
-local staged, pieces = JOINS .. 'input~' .. (ARGV[8] or ''), tonumber(ARGV[9] or '0')
+local staged, pieces = JOINS .. 'input~' .. (ARGV[9] or ''), tonumber(ARGV[10] or '0')
 if pieces > 0 and redis.call('LLEN', staged) ~= pieces then return { 'unstaged', '' } end
 if was[4] then -- a tombstone
   if was[4] == ARGV[7] then return { 'stopped', '' } end
@@ -27,7 +28,8 @@ end
 local now = now_ms()
 redis.call('HSET', RUN, 'workflow', ARGV[1], 'input', ARGV[2], 'digest', ARGV[3], 'token', ARGV[4],
   'state', 'pending', 'phase', '', 'progress', '0', 'submitted_ms', int(now), 'updated_ms', int(now),
-  'retention_ms', ARGV[6], 'parent', string.match(ARGV[7], '^[^~]*'), 'seen', '', 'open', '', 'gen', '0')
+  'retention_ms', ARGV[6], 'parent', string.match(ARGV[7], '^[^~]*'), 'seen', '', 'open', '', 'gen', '0',
+  'queue', ARGV[8])
 redis.call('ZADD', STATES .. 'pending', int(now), RUN_ID)
 if ARGV[7] ~= '' then redis.call('HSET', RUN, 'tells', ARGV[7]) end
 if pieces > 0 then

@@ -65,7 +65,7 @@ def _headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("package", ["canvas", "saga", "status"])
+@pytest.mark.parametrize("package", ["canvas", "canvas.testing", "saga", "status"])
 def test_every_public_name_is_in_the_reference(package: str) -> None:
     reference = (ROOT / "docs/reference.md").read_text()
     public = import_module(package).__all__

@@ -95,6 +95,10 @@ class SimRedis(redis.Redis):
         self.world.check_line()
         return super().hget(*args)
 
+    def hmget(self, *args: Any) -> Any:
+        self.world.check_line()
+        return super().hmget(*args)
+
 
 class SimScripts(Scripts):
     """Runs a script as one process of the world, and lets the watch see what it did."""

@@ -3,8 +3,6 @@
 A line with an ignore is an error on purpose: both checkers report an ignore that is not needed.
 """
 
-# Not there yet: ServiceClient.
-# Its lines are in the stub that this is a copy of.
 
 from __future__ import annotations
 
@@ -12,13 +10,16 @@ from typing import Any, assert_type
 
 import celery
 from canvas import (
-    Answer, Call, Channel, Counts, FanOutResult, Join, PromiseResult, RaceResult, Run, RunHandle, Step, channel, fan_out,
+    Answer, Call, Channel, Counts, FanOutResult, Join, PromiseResult, RaceResult, Run, RunHandle, ServiceClient, Step, channel,
+    fan_out,
     fan_out_fail, map_concurrent, process_batch, promise, quorum, race, race_promise_with_timeout, step, with_timeout, workflow,
 )
+from canvas.testing import Fake, PlayedRun, Workflows
 from saga import Saga, chain
 
 
 approval = promise("approval", bool)
+vet = ServiceClient("vets", "check", int, str)
 
 
 class Cat: ...
@@ -100,13 +101,15 @@ async def good(run: Run) -> None:
 
     assert_type(await approval, bool)
     assert_type(await quorum(2, promise("a", bool), promise("b", bool), approval), list[tuple[int, bool]])
-    assert_type(await fan_out_fail(cat.s(1), approval), tuple[Cat, bool])
     assert_type(cats, Channel[Cat])
     assert_type(await cats.receive(), Cat)
     assert_type(await cats.receive().within(5), Cat)
     assert_type(await with_timeout(cats.receive(), 5), Cat)
     assert_type(await fan_out_fail(cats.receive(), dog.s(1), approval), tuple[Cat, Dog, bool])
     assert_type((await race(cats.receive(), dog.s(1))).value, Cat | Dog)
+    assert_type(await vet.s(1), str)
+    assert_type(await map_concurrent(vet, [1, 2]), list[str])
+    assert_type(await fan_out_fail(vet.s(1), cat.s(1), approval), tuple[str, Cat, bool])
     assert_type(run.random().choice([1, 2]), int)
     assert_type(await run.sleep(1), None)
     assert_type(await run.apply(celery.chain(cat.s(1), dog.s(1))), Any)
@@ -159,6 +162,17 @@ def outside() -> None:
     print(pair)
 
 
+def tested() -> None:
+    with Workflows(fakes={cat: Cat(), "dog": Fake.fails("no", code=404), vet: "fine"}, strict=True) as flows:
+        played = flows.start(child.s(1), fakes={dog: Fake.returns(Dog(), takes_s=3).then(OSError())})
+        assert_type(played, PlayedRun[Pet])
+        assert_type(played.result(), Pet)
+        assert_type(played.resolve(approval, True), Answer)
+        assert_type(played.resolve("approval", True), Answer)
+        played.resolve(approval, "yes")  # type: ignore # of another type
+        played.advance(hour=1)  # type: ignore # a typo
+
+
 async def bad(run: Run, saga: Saga) -> None:
     cat.s("one")  # type: ignore # wrong type, at the line of the mistake
     cat.s()  # type: ignore # an argument is missing
@@ -172,6 +186,7 @@ async def bad(run: Run, saga: Saga) -> None:
     await dog.s(cat.s(1))  # type: ignore # a call passed as a value
     await race(fan_out_fail(cat.s(1)), cat.s(2))  # type: ignore # a join is not a part
     _, _, _ = await fan_out_fail(cat.s(1), dog.s(1))  # type: ignore # wrong number
+    vet.s("one")  # type: ignore
     await map_concurrent(cat, ["one"])  # type: ignore
     await process_batch(cat, [1])  # type: ignore # the limit is not optional
     saga.safe_step("x").execute(cat.s(1))  # type: ignore # no undo
