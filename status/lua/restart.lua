@@ -10,7 +10,7 @@
 --
 -- Awaits are numbered on: so nothing of a former round can be taken for something of this one, be it a message, a claim,
 -- an idempotency key or a child. What stays: unread messages, promises, deadline, status, a cancel that is noted.
-local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose')
+local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose', 'bits')
 if not f[1] or FINAL[f[1]] then return { 'gone' } end
 if f[4] == ARGV[2] then return { 'restarted' } end
 if f[2] ~= ARGV[1] or f[3] ~= '' then return { 'moved' } end
@@ -37,8 +37,10 @@ for _, key in ipairs({ JOURNAL, STEPS, LATE }) do
     end
   end
 end
+-- Which items of a batch were done is for a retry of that await.
+for n in string.gmatch(f[7] or '', '%d+') do redis.call('UNLINK', JOINS .. n .. ':done') end
 local round = int(tonumber(f[5] or '1') + 1)
-redis.call('HDEL', RUN, 'error', 'again', 'kept', 'turns', 'given_up', 'gone')
+redis.call('HDEL', RUN, 'error', 'again', 'kept', 'bits', 'turns', 'given_up', 'gone')
 redis.call('HSET', RUN, 'round_input', ARGV[3], 'first', ARGV[4], 'entries', ARGV[5], 'carried', ARGV[6], 'round', round,
   'round_ms', int(now), 'round_token', ARGV[2], 'seen', ARGV[2] .. '#', 'waits', 0, 'updated_ms', int(now))
 if f[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end

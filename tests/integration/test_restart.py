@@ -178,6 +178,15 @@ def test_a_part_that_had_succeeded_twice_is_not_undone_in_the_next_round(run):
     assert (ending.publish, run.late(), run.loose()) == ((), {}, 0)
 
 
+def test_what_a_batch_that_ended_badly_has_done_is_forgotten(run):
+    run.submit()
+    run.redis.setbit(run.keys.join("r", 0) + ":done", 3, 1)
+    run.redis.hset(run.keys.run("r"), "bits", "0")
+
+    assert begin_anew(run, seen="", first=1) == "restarted"
+    assert (run.redis.exists(run.keys.join("r", 0) + ":done"), run.field("bits")) == (0, None)
+
+
 def test_what_a_round_is_told_stays(run):
     run.submit(timeout_ms=3_600_000)
     one_await(run)

@@ -242,7 +242,7 @@ MUTATIONS = [
         ),
         kinds=("preempt", "repeat", "late"),
         more={"preempt": 0.5, "repeat": 0.8, "late": 0.5},
-        wants=lambda plan: plan.joins[0].kind == "sleep",
+        wants=lambda plan: plan.joins[0].kind == "sleep" and not plan.rounds and not plan.receives,
     ),
     Mutation(
         7,

@@ -108,13 +108,30 @@ def draw(random: Random) -> Plan:
             join.fatal = random.random() < 0.4
     for join in joins:
         _make_batch(join)
+        if not saga:
+            _make_receives(join)
     if random.random() < 0.15:
         plan.deadline_s = random.choice([0.5, 2.0, 6.0])
     if random.random() < 0.25:
         plan.cancels_ms = tuple(random.randint(1, 6000) for _ in range(random.choice([1, 1, 2])))
-    if random.random() < 0.3:  # not inside the saga
-        plan.rounds = tuple(n for n in range(max(plan.covered, 1), len(joins) + 1) if random.random() < 0.5)
+    _make_rounds(plan)
     return plan
+
+
+def _make_rounds(plan: Plan) -> None:
+    """Let some plans begin anew, not inside the saga."""
+    random = Random(f"rounds {plan}")
+    if random.random() < 0.3:
+        plan.rounds = tuple(n for n in range(max(plan.covered, 1), len(plan.joins) + 1) if random.random() < 0.5)
+
+
+def _make_receives(join: Join) -> None:
+    """Let parts of some joins wait for a message."""
+    random, size = Random(f"receives {join}"), len(join.good)
+    if join.kind in {"sleep", "batch", "settled"} or random.random() > 0.3:
+        return
+    for p in random.sample(range(size), random.randint(1, size)):
+        join.steps[p], join.flaky[p], join.delayed[p], join.good[p] = "receive", 0, False, True
 
 
 def _make_batch(join: Join) -> None:
@@ -152,7 +169,4 @@ def _join(random: Random, *, saga: bool) -> Join:
     if not saga and kind != "sleep" and random.random() < 0.2:
         p = random.randrange(size)  # one that the outside world completes
         join.steps[p], join.flaky[p], join.delayed[p], join.within_s[p] = "promise", 0, False, 0.0
-    if not saga and kind != "sleep" and random.random() < 0.3:
-        for p in random.sample(range(size), random.randint(1, size)):  # those that wait for a message
-            join.steps[p], join.flaky[p], join.delayed[p], join.good[p] = "receive", 0, False, True
     return join
