@@ -25,8 +25,19 @@ DEFAULT_PATTERNS = (
 
 _PATTERN = re.compile(r"[\w*?.-]+")
 
+#: In prose: a name and the sign after it, as in `name=`, `name: `, `"name": `. Possessive, so that no text takes long.
+_NAMED = re.compile(r"""(?<![\w.-])(?P<name>[\w.-]++)\\?["']?\s*+[=:]\s*+""")
+
+#: ... and its value: quoted, in brackets, or up to a blank. One with brackets in its brackets is hidden with all that
+#: follows: too much rather than too little.
+_VALUE = re.compile(
+    r"""\{[^{}\[\]]*+\}|\[[^{}\[\]]*+\]|[{\[].*|\\?"(?:[^"\\]|\\[^"])*+\\?"|\\?'(?:[^'\\]|\\[^'])*+\\?'"""
+    r"""|(?:(?:Bearer|Basic)\s+)?[^\s,;)\]}"'&]+|["'].*""",
+    re.IGNORECASE | re.DOTALL,
+)
+
 #: A password in an URL: `redis://user:secret@host`.
-_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@'\"]*):[^\s/@'\"]+@")
+_IN_URL = re.compile(r"(?<=://)(?P<user>[^\s/:@'\"]*+):[^\s/@'\"]++@")
 
 
 class Mask:
@@ -47,16 +58,17 @@ class Mask:
                 )
         names = "|".join(_as_regex(pattern) for pattern in patterns)
         self._name = re.compile(names or r"(?!)", re.IGNORECASE)
-        # `name=value`, `name: value`, `"name": "value"`; a value is quoted, or ends at a blank or a bracket.
-        self._in_text = re.compile(
-            rf"""(?P<name>(?<![\w-])(?:{names or "(?!)"})(?![\w-]))(?P<sign>\\?["']?\s*[=:]\s*)"""
-            r"""(?P<value>\\?"(?:[^"\\]|\\[^"])*\\?"|\\?'(?:[^'\\]|\\[^'])*\\?'|(?:(?:Bearer|Basic)\s+)?[^\s,;)\]}"'&]+)""",
-            re.IGNORECASE,
-        )
+        # Of each pattern the longest piece without wildcards: a text that has none of them has no secret either.
+        self._pieces = tuple({max(re.split(r"[*?_-]", pattern), key=len).lower() for pattern in patterns})
 
     def hides(self, name: str) -> bool:
         """Whether a value of this name is a secret."""
         return self._name.fullmatch(name) is not None
+
+    def may_hide(self, text: str) -> bool:
+        """False: there is certainly nothing to hide in a text. Far cheaper than masking it."""
+        lower = text.lower()
+        return "://" in lower or any(piece in lower for piece in self._pieces)
 
     def value(self, value: Any) -> Any:
         """A JSON value with the secrets in it hidden, however deep they are."""
@@ -76,8 +88,22 @@ class Mask:
 
     def text(self, text: str) -> str:
         """Prose, a traceback or a repr with `name=secret`, `"name": "secret"` and passwords in URLs hidden."""
-        hidden = self._in_text.sub(lambda found: f"{found['name']}{found['sign']}{HIDDEN}", text)
-        return _IN_URL.sub(rf"\g<user>:{HIDDEN}@", hidden)
+        if not self.may_hide(text):
+            return text
+        shown: list[str] = []
+        at = 0
+        for found in _NAMED.finditer(text):
+            if found.start() < at or not self._hides_end_of(found["name"]):
+                continue
+            value = _VALUE.match(text, found.end())
+            if value is not None:
+                shown += (text[at : found.end()], HIDDEN)
+                at = value.end()
+        return _IN_URL.sub(rf"\g<user>:{HIDDEN}@", "".join(shown) + text[at:])
+
+    def _hides_end_of(self, name: str) -> bool:
+        """A name as prose has it may say whose it is: `user.password`."""
+        return self.hides(name) or self.hides(name.rpartition(".")[2])
 
     def _is_secret(self, name: Any, value: Any) -> bool:
         # That there is none is no secret.
