@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from canvas import children
 from canvas.lives import enter_again
 from canvas.publisher import Publisher
+from canvas.run_events import RunEvents
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
@@ -46,6 +47,7 @@ class Engine:
     def __init__(self, app: Celery, store: Store | None = None) -> None:
         self.app = app
         self.publisher = Publisher(app)
+        self.events = RunEvents(app)
         self._store = store
 
     @property

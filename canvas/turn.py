@@ -201,6 +201,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
     elif asks.batch is not None:
         generation = run.generations.of_await(asks.n)
         asks = replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
+    news = run.news()
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
@@ -215,15 +216,17 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
         wanted=here.wanted if here else NONE_WANTED,
-        news=run.news(),
+        news=news,
         line=asks.line,
     )
     match opening.code:
         case "opened":
             run.let_out()
+            engine.events.moved(record, news)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "granted" if here:
             run.let_out()
+            engine.events.moved(record, news)
             return _run_here(engine, record, asks, opening, here)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
@@ -232,6 +235,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
             return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
         case "answered":
             run.let_out()
+            engine.events.moved(record, news)
             return False
         case "moved":
             return False
@@ -321,7 +325,7 @@ def _end(
 ) -> bool:
     if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
         return True
-    state = _final_state(run, error, stopped)
+    state, news = _final_state(run, error, stopped), run.news()
     answer = engine.store.complete(
         record.run_id,
         seen=seen_of(record, run.next_await),
@@ -329,10 +333,11 @@ def _end(
         state=state,
         result=result,
         error=error_to_json(error) if error else "",
-        news=run.news(),
+        news=news,
     )
     if answer == "completed":
         run.let_out()
+        engine.events.ended(record, news, state, result, error)
         if record.fields.get("tells"):
             children.tell(engine, record.run_id)
         logger.info("run %s %s", record.run_id, compact({"state": state, "error": error.message if error else None}))

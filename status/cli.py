@@ -5,15 +5,18 @@ Imported at every start of `celery`, workers too; so what draws is imported wher
 
 from __future__ import annotations
 
+import sys
 from typing import Any, BinaryIO
 
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
-from status import api, here
+from status import api, flower_hook, here
 from status.cli_more import OpenGroup
 from status.cli_plain import PlainCommand, Refused
 from status.states import State
+
+flower_hook.hook(sys.argv)
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 

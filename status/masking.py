@@ -97,7 +97,9 @@ class Mask:
                 continue
             value = _VALUE.match(text, found.end())
             if value is not None:
-                shown += (text[at : found.end()], HIDDEN)
+                # In the same quotes, so that JSON stays JSON.
+                quote = re.match(r"""(?:\\?["'])?""", value[0])
+                shown += (text[at : found.end()], f"{quote[0]}{HIDDEN}{quote[0]}" if quote else HIDDEN)
                 at = value.end()
         return _IN_URL.sub(rf"\g<user>:{HIDDEN}@", "".join(shown) + text[at:])
 
