@@ -195,10 +195,12 @@ class Sweeper:
                 if self.backlog.is_lost(run_id, queue, owed.since_ms, sent_with):
                     logger.info("%s: its turn has not come, it is sent again", run_id)
                     self._send(owed.since_ms, partial(self.engine.send_turn, run_id, owed.workflow, again=0))
+                    self.engine.store.count_resent(run_id, "turn")
             case OwedPart():
                 if self._is_lost(owed):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
                     self._send(owed.since_ms, partial(self.engine.publish, run_id, [owed.part]))
+                    self.engine.store.count_resent(run_id, "message")
             case DeadClaim():
                 self.release(owed.ref)
             case OwedStop():

@@ -154,6 +154,24 @@ def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
 
 
 @runs.command(cls=PlainCommand)
+@AS_JSON
+@click.pass_context
+def metrics(ctx: click.Context, *, as_json: bool) -> None:
+    """Print figures of all runs, steps, queues and timers as Prometheus reads them.
+
+    The same are on Flower's /metrics, beside Flower's own.
+
+    \b
+    celery -A tasks runs metrics > /var/lib/node_exporter/celeriac.prom
+    celery -A tasks runs metrics --json | jq '.queues[] | select(.oldest_s > 60)'
+    """
+    from status.cli_metrics import told  # noqa: PLC0415
+
+    ctx.obj.app.loader.import_default_modules()  # its steps know their queues
+    click.echo(told(as_json=as_json), nl=False)
+
+
+@runs.command(cls=PlainCommand)
 @click.argument("run_id", metavar="ID")
 @click.option("--reason", metavar="TEXT", default="", help="Kept in the run's history and error.")
 @click.option("--abandon", is_flag=True, help="End it as it stands: its workflow is not asked, nothing is undone.")

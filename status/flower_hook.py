@@ -31,8 +31,12 @@ def hook(argv: list[str]) -> None:
 
 
 def install() -> None:
-    """Let the Flower of this process hide secrets. Doing it twice is doing it once."""
+    """Let the Flower of this process hide secrets and show figures. Doing it twice is doing it once."""
     from flower.events import EventsState  # noqa: PLC0415
+
+    from status import metrics  # noqa: PLC0415
+
+    metrics.register()
 
     if not hasattr(EventsState.event, "__wrapped__"):
         # As events come in: so its tasks page, its search, its API and what it saves have none of them.

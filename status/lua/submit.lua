@@ -41,4 +41,5 @@ if limit_ms > 0 then
   set_timer('run', '', '', '', now + limit_ms)
 end
 event('run.submitted', ARGV[1])
+count('n', ARGV[1], '')
 return { 'created', 'pending' }

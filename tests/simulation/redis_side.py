@@ -41,10 +41,12 @@ LIVES = (
 LEASE_MS, RAISED_MS = SWEEPER_LEASE_MS, 900
 
 #: What can't change a journal.
-QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert"})
+QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent"})
 
 #: What does no harm when it is done again, and answers as things are then.
-WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert"})
+WITHOUT_TOKEN = frozenset(
+    {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent"}
+)
 
 Patches = tuple[tuple[str, str, str], ...]
 
