@@ -13,20 +13,22 @@ local FIELDS_KEPT, LONGEST_NAME = 2000, 100
 
 local function named(name)
   if #name > LONGEST_NAME then return 'other' end
-  return (string.gsub(name, '[|%c]', '_'))
+  return string.find(name, '[|%c]') and (string.gsub(name, '[|%c]', '_')) or name
 end
 
--- Where there is room for new fields: how many. Returns how many after this one.
-local function add_count(field, by, room)
-  if room <= 0 and redis.call('HEXISTS', COUNTS, field) == 0 then
-    local kind, second, last = string.match(field, '^(%a)|[^|]*|([^|]*)|(.*)$')
-    field = kind .. '|other|' .. (kind == 'p' and 'other' or second) .. '|' .. last
-  end
-  return redis.call('HINCRBY', COUNTS, field, int(by)) == by and room - 1 or room
+-- What a figure is counted as for whose name there is no room.
+local function as_other(field)
+  local kind, second, last = string.match(field, '^(%a)|[^|]*|([^|]*)|(.*)$')
+  return kind .. '|other|' .. (kind == 'p' and 'other' or second) .. '|' .. last
 end
 
 local function count(kind, first, second)
-  add_count(kind .. '|' .. named(first) .. '|' .. second .. '|', 1, FIELDS_KEPT - redis.call('HLEN', COUNTS))
+  local field = kind .. '|' .. named(first) .. '|' .. second .. '|'
+  -- Only a new name costs more than this.
+  if redis.call('HINCRBY', COUNTS, field, 1) == 1 and redis.call('HLEN', COUNTS) > FIELDS_KEPT then
+    redis.call('HDEL', COUNTS, field)
+    redis.call('HINCRBY', COUNTS, as_other(field), 1)
+  end
 end
 
 -- An event may say how an undo went.

@@ -58,6 +58,10 @@ def test_a_run_is_a_task_with_its_steps_turns_and_children_below_it_and_shows_no
     assert below == {"seen.order turn", "seen.charge", "seen.parcels"}
     parcels = {task["name"] for task in tasks.values() if task["parent_id"] == "order-7-parcels"}
     assert parcels == {"seen.parcels turn", "seen.pack", "second"}
+    metrics = flower.get("/metrics")[1]
+    assert 'celeriac_run_duration_seconds_count{state="completed",workflow="seen.order"} 1.0' in metrics
+    assert 'celeriac_step_retries_total{step="seen.charge"} 1.0' in metrics
+    assert 'celeriac_queue_messages{queue="celery"} 0.0' in metrics
     # The pages of the run and of a step lead to each other.
     (charge,) = [uuid for uuid, task in tasks.items() if task["name"] == "seen.charge" and task["state"] == "SUCCESS"]
     assert 'href="/task/order-7"' in flower.get(f"/task/{charge}")[1]
