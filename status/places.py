@@ -52,6 +52,20 @@ def places() -> Places:
         return _known
 
 
+def running() -> str | None:
+    """The URL of the Redis that `places()` would give, if that needs no server to be started; else None.
+
+    Raises:
+        ConfigError: REDIS_URL is malformed.
+    """
+    redis_url = os.environ.get("REDIS_URL", "")
+    if redis_url:
+        return _checked_redis(redis_url)
+    from status import embedded  # noqa: PLC0415
+
+    return embedded.running(_data_dir())
+
+
 def reset() -> None:
     """Forget the answer: the next call looks again, and starts a server if there is none any more."""
     global _known  # noqa: PLW0603
@@ -84,7 +98,7 @@ def without_password(url: str) -> str:
 
 
 def _look() -> Places:
-    data_dir = Path(os.environ.get("CELERIAC_DATA_DIR") or ".data").expanduser().resolve()
+    data_dir = _data_dir()
     redis_url = os.environ.get("REDIS_URL", "")
     # SQL first: a wrong URL should not leave a server behind that was started for nothing.
     database_url = _database_url(data_dir)
@@ -94,6 +108,10 @@ def _look() -> Places:
         data_dir=data_dir,
         embedded=not redis_url,
     )
+
+
+def _data_dir() -> Path:
+    return Path(os.environ.get("CELERIAC_DATA_DIR") or ".data").expanduser().resolve()
 
 
 def _embedded_url(data_dir: Path) -> str:
