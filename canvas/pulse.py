@@ -46,6 +46,7 @@ class Pulse(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         # Before the pool forks its processes, which are to know it too.
         in_place.settle_in(worker.app, worker.hostname)
+        telling.watch(bool(worker.task_events))  # and with each beat of its heart as monitors have it by then
 
     def start(self, worker: Any) -> None:
         """Start the threads; also after a restart of the consumer, when they run already."""
@@ -85,7 +86,8 @@ def _revive() -> None:
 
 def _sends_events(worker: Any) -> bool:
     dispatcher = getattr(worker.consumer, "event_dispatcher", None)
-    return bool(dispatcher and dispatcher.enabled)
+    # Before it has connected: what it was told at its start.
+    return bool(dispatcher.enabled if dispatcher else worker.task_events)
 
 
 class Sweeper:

@@ -19,7 +19,6 @@ from celery.utils.time import utcoffset
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas.in_place import place_of
 from canvas.payload import compact
 from canvas.reprs import args_repr, kwargs_repr, names_of, shorten
 from canvas.telling import is_watched
@@ -98,6 +97,8 @@ class RunEvents:
         return Event(kind, hostname=self._hostname(), utcoffset=utcoffset(), pid=0, clock=clock, uuid=run_id, **fields)
 
     def _hostname(self) -> str:
+        from canvas.in_place import place_of  # noqa: PLC0415  # it needs the engine, which needs this
+
         place = place_of(self._app)
         return "unknown" if place is None else place.where
 

@@ -10,6 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from canvas import children
+from canvas.context import taking_turn
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, asked_at, describe
 from canvas.patches import Patches
@@ -64,7 +65,9 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             return
         if is_given_up(record):
             return  # its code kills the process: not again, until somebody retries or abandons it
-        if _turn(engine, workflow, record):
+        with taking_turn(run_id, workflow.name):
+            over = _turn(engine, workflow, record)
+        if over:
             return
         record = None
     engine.send_turn_of(run_id)
