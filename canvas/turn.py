@@ -9,7 +9,7 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from canvas import children
+from canvas import children, tracing
 from canvas.context import taking_turn
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, asked_at, describe
@@ -20,7 +20,7 @@ from canvas.run import Run
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
 from status.models import error_to_json
-from status.records import NONE_WANTED, Opening, PartRef, RunRecord, nonce_of
+from status.records import NONE_WANTED, News, Opening, PartRef, RunRecord, nonce_of
 from status.rounds import Round
 from status.states import FINAL, State
 
@@ -225,11 +225,11 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
     match opening.code:
         case "opened":
             run.let_out()
-            engine.events.moved(record, news)
+            _tell(engine, record, news)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "granted" if here:
             run.let_out()
-            engine.events.moved(record, news)
+            _tell(engine, record, news)
             return _run_here(engine, record, asks, opening, here)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
@@ -238,11 +238,16 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
             return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
         case "answered":
             run.let_out()
-            engine.events.moved(record, news)
+            _tell(engine, record, news)
             return False
         case "moved":
             return False
     return True
+
+
+def _tell(engine: Engine, record: RunRecord, news: News) -> None:
+    engine.events.moved(record, news)
+    tracing.decided(record)
 
 
 def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
@@ -341,6 +346,7 @@ def _end(
     if answer == "completed":
         run.let_out()
         engine.events.ended(record, news, state, result, error)
+        tracing.ended(record, state, error)
         if record.fields.get("tells"):
             children.tell(engine, record.run_id)
         logger.info("run %s %s", record.run_id, compact({"state": state, "error": error.message if error else None}))

@@ -92,6 +92,7 @@ class Store(
         retention_ms: int | None = None,
         staged: str = "",
         pieces: int = 0,
+        trace: str = "",
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
 
@@ -119,6 +120,7 @@ class Store(
             "",
             staged,
             pieces,
+            trace,
         )
         if answer[0] == "unstaged":
             raise upload_gone(run_id)

@@ -4,6 +4,7 @@
 -- ARGV[4] token              ARGV[5] time limit, ms, or 0 ARGV[6] retention, ms
 -- ARGV[7] '', or of a child: the message id of its parent's part, which is told how it ends
 -- ARGV[8] '', or the token of an upload that is its input (see stage.lua)   ARGV[9] how many pieces that has
+-- ARGV[10] the trace that it is part of (see `canvas/tracing.py`), or ''
 --
 -- Answers `created` (also to the same token again), `exists` (same digest), `conflict`, each with the
 -- run's state. Only `created` has a turn to publish. A child that its parent has stopped before: `stopped`.
@@ -34,6 +35,7 @@ if pieces > 0 then
   redis.call('RENAME', staged, JOINS .. 'input')
   redis.call('PERSIST', JOINS .. 'input')
 end
+if ARGV[10] ~= '' then redis.call('HSET', RUN, 'trace', ARGV[10]) end
 look_at(RUN_ID, LOOK_TICKS)
 local limit_ms = tonumber(ARGV[5])
 if limit_ms > 0 then
