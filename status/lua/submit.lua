@@ -35,7 +35,7 @@ if pieces > 0 then
   redis.call('RENAME', staged, JOINS .. 'input')
   redis.call('PERSIST', JOINS .. 'input')
 end
-if ARGV[10] ~= '' then redis.call('HSET', RUN, 'trace', ARGV[10]) end
+if (ARGV[10] or '') ~= '' then redis.call('HSET', RUN, 'trace', ARGV[10]) end
 look_at(RUN_ID, LOOK_TICKS)
 local limit_ms = tonumber(ARGV[5])
 if limit_ms > 0 then
