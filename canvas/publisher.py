@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from canvas import transport
 from canvas.payload import compact
 from canvas.reprs import args_repr, kwargs_repr, names_of
+from canvas.telling import is_watched
 from status.records import PartRef
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class Publisher:
     def step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> Message:
         """The message of a step: a header task of a chord whose body is the next turn."""
         args, kwargs = spec.get("args", []), spec.get("kwargs", {})
-        shown = args_repr(names_of(self.app, spec["task"], args, kwargs), args)
-        headers = self._headers(ref.message_id, spec["task"], shown, kwargs_repr(kwargs), ref.run_id)
+        shown, named = self._reprs(spec["task"], args, kwargs)
+        headers = self._headers(ref.message_id, spec["task"], shown, named, ref.run_id)
         headers |= {
             "group": f"{ref.run_id}/{ref.n}",
             "group_index": int(ref.p.rstrip("u")),
@@ -96,6 +97,12 @@ class Publisher:
         chord = {"task": workflow, "args": [ref.run_id], "kwargs": {}, "options": {}, "immutable": True}
         body = (args, kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": chord})
         return Message(spec["queue"], headers, body, spec.get("priority"))
+
+    def _reprs(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
+        """Arguments as people see them; they cost more than the rest of a message, and without events nobody looks."""
+        if not is_watched():
+            return "(…)", "{…}"
+        return args_repr(names_of(self.app, task, args, kwargs), args), kwargs_repr(kwargs)
 
     def _headers(self, message_id: str, task: str, args: str, kwargs: str, run_id: str) -> dict[str, Any]:
         """Celery's task protocol 2, as `amqp.as_task_v2` has it, and when it was sent."""

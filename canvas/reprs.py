@@ -25,24 +25,26 @@ def args_repr(names: Sequence[str], args: Sequence[Any]) -> str:
     """Arguments by place: `(order_id="A-1001", total="12.00")`; as JSON where their names are not known."""
     if len(names) != len(args):
         return _shown(args)
-    shown: list[str] = []
-    length = 0
-    for name, value in zip(names, args, strict=True):
-        shown.append(f"{name}={HIDDEN if mask().hides(name) else _shown(value)}")
-        length += len(shown[-1]) + 2
-        if length > REPR_LIMIT:  # nobody sees the rest
-            break
-    return shorten(f"({', '.join(shown)})")
+    text = ", ".join([f"{name}={_quickly(value)}" for name, value in zip(names, args, strict=True)])
+    # Made for each message: so it is looked at closely only where there may be a secret.
+    if mask().may_hide(text):
+        shown = (HIDDEN if mask().hides(name) else _shown(value) for name, value in zip(names, args, strict=True))
+        text = ", ".join(f"{name}={value}" for name, value in zip(names, shown, strict=True))
+    return shorten(f"({text})")
 
 
 def kwargs_repr(kwargs: Mapping[str, Any]) -> str:
     """Arguments by name, as JSON."""
-    return _shown(kwargs)
+    return _shown(kwargs) if kwargs else "{}"
 
 
 def shorten(text: str) -> str:
     """At most `REPR_LIMIT` characters, and a mark where some are left out."""
     return text if len(text) <= REPR_LIMIT else text[:REPR_LIMIT] + "…"
+
+
+def _quickly(value: Any) -> str:
+    return f'"{value[:REPR_LIMIT]}"' if type(value) is str else compact(value)
 
 
 def _shown(value: Any) -> str:

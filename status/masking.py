@@ -68,7 +68,10 @@ class Mask:
     def may_hide(self, text: str) -> bool:
         """False: there is certainly nothing to hide in a text. Far cheaper than masking it."""
         lower = text.lower()
-        return "://" in lower or any(piece in lower for piece in self._pieces)
+        for piece in self._pieces:  # not any(), which takes twice as long: each argument is asked
+            if piece in lower:
+                return True
+        return "://" in lower
 
     def value(self, value: Any) -> Any:
         """A JSON value with the secrets in it hidden, however deep they are."""
