@@ -26,12 +26,19 @@ def checked(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=clean | env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def workers() -> dict[str, dict[str, str]]:
-    """Queues, pool and concurrency of each worker service."""
+def workers() -> dict[str, dict[str, object]]:
+    """The worker services, as `celeriac_workers` would have them."""
     services = re.split(r"^  (\w+):$", COMPOSE.partition("\nservices:\n")[2], flags=re.MULTILINE)[1:]
     texts = dict(zip(services[::2], services[1::2], strict=True))
-    options = {name: dict(re.findall(r"\s-([A-Za-z])\s+(\S+)", text)) for name, text in texts.items()}
-    return {name: found for name, found in options.items() if "celery worker" in texts[name]}
+    return {name: group(text) for name, text in texts.items() if "celery worker" in text}
+
+
+def group(text: str) -> dict[str, object]:
+    patterns = {"queues": r"-Q (\S+)", "pool": r"-P (\S+)", "concurrency": r"-c (\d+)"}
+    patterns |= {"prefetch": r"--prefetch-multiplier=(\d+)", "nice": r"nice -n (\d+)"}
+    said = {name: found[1] for name, pattern in patterns.items() if (found := re.search(pattern, text))}
+    values = {name: int(value) if value.isdecimal() else value for name, value in said.items()}
+    return values | {"queues": said["queues"].split(",")}
 
 
 def test_compose_takes_the_file():
@@ -49,18 +56,11 @@ def test_nothing_starts_without_its_passwords(missing):
 
 
 def test_the_services_are_the_groups_of_the_settings():
-    assert {
-        name: {
-            "queues": found["Q"].split(","),
-            "pool": found["P"],
-            "concurrency": int(found["c"]),
-        }
-        for name, found in workers().items()
-    } == celeryconfig.celeriac_workers
+    assert workers() == celeryconfig.celeriac_workers
 
 
 def test_each_queue_has_a_worker():
-    served = {queue for found in workers().values() for queue in found["Q"].split(",")}
+    served = {queue for found in workers().values() for queue in found["queues"]}
 
     assert {queue.name for queue in celeryconfig.task_queues} - served == set()
 
