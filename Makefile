@@ -1,7 +1,7 @@
 # Two commands on a bare machine with Python 3.11, pip and make: `make demo` and `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check simulate up bench clean lock help
+.PHONY: docs demo test check simulate up bench clean lock help
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # uv is used where it is, since it is faster; it is never needed.
@@ -63,8 +63,11 @@ lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv on PATH o
 	@if grep -nE 'https?://|file:|^--' $(LOCK).new; then echo "the lock must not name where packages come from" >&2; rm $(LOCK).new; exit 1; fi
 	@mv $(LOCK).new $(LOCK)
 
+docs: .venv/.stamp  ## build the documentation into site/, strictly; it asks nobody for anything
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:  ## remove what make and the tools have made; runs and orders in .data/ stay
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

@@ -70,6 +70,14 @@ class Backlog:
             each = len(channel.priority_steps)
             return {queue: sum(lengths[at * each : (at + 1) * each]) for at, queue in enumerate(queues)}
 
+    def oldest(self, queues: Sequence[str]) -> dict[str, float]:
+        """When the oldest message of each queue was sent, ms; those are left out that have none which says so."""
+        with self.app.connection_or_acquire() as connection:
+            steps = cast("Any", connection.default_channel).priority_steps
+        found = {queue: [self._look(queue, step) for step in steps] for queue in queues}
+        told = {queue: [ms for ms in all_ms if 0 < ms < float("inf")] for queue, all_ms in found.items()}
+        return {queue: min(all_ms) for queue, all_ms in told.items() if all_ms}
+
     @cached_property
     def _can_be_asked(self) -> bool:
         return can_be_asked(self.app)

@@ -129,7 +129,7 @@ def child_id(run_id: str, place: str, generation: int) -> str:
     return f"{run_id}@{place}-r{generation}" if generation else f"{run_id}@{place}"
 
 
-def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
+def submit(engine: Engine, ref: PartRef, spec: dict[str, Any], trace: str = "") -> None:
     """Start the child that a part is. Safe to do again."""
     run_id = spec["child"]
     # Claimed first: from here on, whoever stops the part owes the child that it stops, be it there or not.
@@ -146,6 +146,7 @@ def submit(engine: Engine, ref: PartRef, spec: dict[str, Any]) -> None:
         timeout_ms=spec["timeout_ms"],
         retention_ms=spec["retention_ms"] or None,
         turn_queue=spec.get("turn_queue", ""),
+        trace=trace,
     )
     if code == "conflict":
         error: BaseException = RunConflict(

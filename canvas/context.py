@@ -21,6 +21,7 @@ ASK_EVERY_S = 0.1
 class _Here(threading.local):
     step: CurrentStep | None = None
     workflow: str | None = None
+    turn: tuple[str, str] | None = None
 
 
 _here = _Here()
@@ -98,6 +99,26 @@ def in_workflow(name: str) -> Iterator[None]:
         yield
     finally:
         _here.workflow, _here.step = before, before_step
+
+
+@contextmanager
+def taking_turn(run_id: str, workflow: str) -> Iterator[None]:
+    """Say that this thread takes a turn of a run."""
+    before, _here.turn = _here.turn, (run_id, workflow)
+    try:
+        yield
+    finally:
+        _here.turn = before
+
+
+def place_here() -> dict[str, str | int]:
+    """The run and the step of this thread, for log lines; {} if it is in neither."""
+    step = _here.step
+    if step is not None:
+        return {"run_id": step.run_id, "step_id": step.step_id, "step": step.step_name, "attempt": step.attempt}
+    if _here.turn is not None:
+        return {"run_id": _here.turn[0], "workflow": _here.turn[1]}
+    return {}
 
 
 def refuse_in_workflow(what: str, instead: str) -> None:

@@ -12,9 +12,10 @@ from uuid import uuid4
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children
+from canvas import children, tracing
 from canvas.lives import enter_again
 from canvas.publisher import Publisher
+from canvas.run_events import RunEvents
 from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
@@ -46,6 +47,7 @@ class Engine:
     def __init__(self, app: Celery, store: Store | None = None) -> None:
         self.app = app
         self.publisher = Publisher(app)
+        self.events = RunEvents(app)
         self._store = store
 
     @property
@@ -126,19 +128,20 @@ class Engine:
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
         """Send step messages; what can't be sent stays due."""
         try:
-            if any("child" in spec or "canvas" in spec for _, spec in rows):
-                rows = self._without_others(rows, workflow)
-            self.publisher.steps(rows, workflow)
+            with tracing.below(self.store, run_id, rows[0][0].nonce if rows else "") as trace:
+                if any("child" in spec or "canvas" in spec for _, spec in rows):
+                    rows = self._without_others(rows, workflow, trace)
+                self.publisher.steps(rows, workflow)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: %d step(s) recorded but not sent, the sweep will: %s", run_id, len(rows), error)
 
-    def _without_others(self, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> list[Any]:
+    def _without_others(self, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str, trace: str) -> list[Any]:
         """Start the children and stock canvases among these parts; gives the steps."""
         from canvas import stock  # noqa: PLC0415  # it needs the engine
 
         for ref, spec in rows:
             if "child" in spec:
-                children.submit(self, ref, spec)
+                children.submit(self, ref, spec, trace)
             elif "canvas" in spec:
                 stock.publish(self, ref, spec, workflow)
         return [row for row in rows if "child" not in row[1] and "canvas" not in row[1]]
@@ -164,7 +167,8 @@ class Engine:
             again: See `Publisher.turn`.
         """
         try:
-            self.publisher.turn(run_id, workflow, self.turn_queue(workflow, queue), first=first, again=again)
+            with tracing.below(self.store, run_id):
+                self.publisher.turn(run_id, workflow, self.turn_queue(workflow, queue), first=first, again=again)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s: a turn is owed but not sent, the sweep will: %s", run_id, error)
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 from celery.app.trace import trace_task
 from pydantic_core import from_json
 
-from canvas import granted
+from canvas import granted, tracing
 from canvas.perform import Here, limits, took_s
 from canvas.publisher import tell_publishing
 from canvas.service import ServiceClient
@@ -199,7 +199,7 @@ class InPlace:
         task: Any = self.engine.app.tasks[message.headers["task"]]
         if self._teller:
             self._teller.begins(message)
-        with granted.held(ref, here.token, task.name):
+        with granted.held(ref, here.token, task.name), tracing.below(self.engine.store, ref.run_id, ref.nonce):
             traced = trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
         if self._teller:
             self._teller.ended(message, traced)

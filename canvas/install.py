@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from canvas import engine as engines
-from canvas import stock, submitted
+from canvas import queue_figures, stock, submitted
 from canvas.prefetch import Prefetch
 from canvas.promises import check_value
 from canvas.pulse import Pulse
 from canvas.serving import Serving
 from canvas.unknown import TurnDown
-from status import doctor, here
+from status import doctor, figures, here
 from status.errors import ConfigError
 from status.places import places
 
@@ -47,6 +47,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     here.cancel_with(lambda run_id, reason: engines.of(app).cancel(run_id, reason))
     here.wake_with(lambda run_id, stop: engines.of(app).wake(run_id, stop))
     here.follow_with(lambda run_id, ending: engines.of(app).follow(run_id, ending))
+    figures.queues_with(lambda: queue_figures.look(app))
     here.check_values_with(lambda run_id, name, text: check_value(engines.of(app), run_id, name, text))
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)

@@ -114,6 +114,11 @@ class Codec:
             return None
         return self._places[: len(args)]
 
+    def places(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+        """The parameters that `args` are for; [] if they are not a whole call."""
+        names = self._names(args, kwargs)
+        return names[0] if names else []
+
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
         return get_type_hints(self.function, include_extras=True)

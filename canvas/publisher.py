@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -16,6 +16,8 @@ from kombu.exceptions import OperationalError
 
 from canvas import transport
 from canvas.payload import compact
+from canvas.reprs import args_repr, kwargs_repr, names_of
+from canvas.telling import is_watched
 from status.records import PartRef
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ FIRST, LAST = 0, 9
 
 #: Messages in one write to Redis.
 BATCH_SIZE = 500
-
-#: An argument list longer than this is cut in Flower and in logs.
-REPR_LIMIT = 200
 
 
 class Message(NamedTuple):
@@ -74,9 +73,8 @@ class Publisher:
         Args:
             again: It was sent before; so many processes are known to have died of it.
         """
-        headers = self._headers(
-            f"{run_id}/turn~{uuid4().hex[:12]}", workflow, "[" + compact(run_id) + "]", "{}", run_id
-        )
+        headers = self._headers(f"{run_id}/turn~{uuid4().hex[:12]}", workflow, f"({run_id})", "{}", run_id)
+        headers["shadow"] = f"{workflow} turn"
         if again is not None:
             headers["celeriac_again"] = again
         body: tuple[Any, ...] = ([run_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
@@ -85,12 +83,12 @@ class Publisher:
     def step(self, ref: PartRef, spec: dict[str, Any], workflow: str) -> Message:
         """The message of a step: a header task of a chord whose body is the next turn."""
         args, kwargs = spec.get("args", []), spec.get("kwargs", {})
-        headers = self._headers(ref.message_id, spec["task"], compact(args), compact(kwargs), ref.run_id)
+        shown, named = self._reprs(spec["task"], args, kwargs)
+        headers = self._headers(ref.message_id, spec["task"], shown, named, ref.run_id)
         headers |= {
             "group": f"{ref.run_id}/{ref.n}",
             "group_index": int(ref.p.rstrip("u")),
             "retries": ref.attempt - 1,
-            "parent_id": ref.run_id,
             "shadow": spec["label"] if spec["label"] != spec["task"] else None,
         }
         for mark in ("undoes", "key", "retry", "log", "once", "batch"):
@@ -100,7 +98,13 @@ class Publisher:
         body = (args, kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": chord})
         return Message(spec["queue"], headers, body, spec.get("priority"))
 
-    def _headers(self, message_id: str, task: str, args: str, kwargs: str, root_id: str) -> dict[str, Any]:
+    def _reprs(self, task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, str]:
+        """Arguments as people see them; they cost more than the rest of a message, and without events nobody looks."""
+        if not is_watched():
+            return "(…)", "{…}"
+        return args_repr(names_of(self.app, task, args, kwargs), args), kwargs_repr(kwargs)
+
+    def _headers(self, message_id: str, task: str, args: str, kwargs: str, run_id: str) -> dict[str, Any]:
         """Celery's task protocol 2, as `amqp.as_task_v2` has it, and when it was sent."""
         return {
             "lang": "py",
@@ -113,10 +117,11 @@ class Publisher:
             "group_index": None,
             "retries": 0,
             "timelimit": [None, None],
-            "root_id": root_id,
-            "parent_id": None,
-            "argsrepr": _shorten(args),
-            "kwargsrepr": _shorten(kwargs),
+            # Of the run, which monitors see as a task of its own (`canvas/run_events.py`) that has steps and turns.
+            "root_id": run_id,
+            "parent_id": run_id,
+            "argsrepr": args,
+            "kwargsrepr": kwargs,
             "origin": self._origin,
             "ignore_result": True,
             "replaced_task_nesting": 0,
@@ -181,14 +186,10 @@ def _sent_event(headers: dict[str, Any]) -> dict[str, Any]:
         "uuid": headers["id"],
         "root_id": headers["root_id"],
         "parent_id": headers["parent_id"],
-        "name": headers["task"],
+        "name": headers["shadow"] or headers["task"],
         "args": headers["argsrepr"],
         "kwargs": headers["kwargsrepr"],
         "retries": headers["retries"],
         "eta": None,
         "expires": None,
     }
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= REPR_LIMIT else text[:REPR_LIMIT] + "…"

@@ -46,6 +46,7 @@ class Pulse(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         # Before the pool forks its processes, which are to know it too.
         in_place.settle_in(worker.app, worker.hostname)
+        telling.watch(bool(worker.task_events))  # and with each beat of its heart as monitors have it by then
 
     def start(self, worker: Any) -> None:
         """Start the threads; also after a restart of the consumer, when they run already."""
@@ -85,7 +86,8 @@ def _revive() -> None:
 
 def _sends_events(worker: Any) -> bool:
     dispatcher = getattr(worker.consumer, "event_dispatcher", None)
-    return bool(dispatcher and dispatcher.enabled)
+    # Before it has connected: what it was told at its start.
+    return bool(dispatcher.enabled if dispatcher else worker.task_events)
 
 
 class Sweeper:
@@ -197,10 +199,12 @@ class Sweeper:
                     logger.info("%s: its turn has not come, it is sent again", run_id)
                     send = partial(self.engine.send_turn, run_id, owed.workflow, queue=queue, again=0)
                     self._send(owed.since_ms, send)
+                    self.engine.store.count_resent(run_id, "turn")
             case OwedPart():
                 if self._is_lost(owed):
                     logger.info("%s: nobody has begun it, it is sent again", owed.part.ref.step_id)
                     self._send(owed.since_ms, partial(self.engine.publish, run_id, [owed.part]))
+                    self.engine.store.count_resent(run_id, "message")
             case DeadClaim():
                 self.release(owed.ref)
             case OwedStop():

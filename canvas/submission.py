@@ -13,6 +13,7 @@ from celery import current_app
 from redis.exceptions import RedisError, ResponseError
 
 from canvas import engine as engines
+from canvas import tracing
 from canvas.children import digest
 from canvas.context import refuse_in_workflow
 from canvas.handle import RunHandle
@@ -53,7 +54,7 @@ def _create(
     if limit_s is not None and limit_s <= 0:
         raise ConfigError(f"{workflow.name}.submit(timeout_s=) must be more than 0 seconds, got {limit_s}")
     engine = engines.of(workflow.app)
-    with _answering(run_id):
+    with tracing.submitting(run_id, workflow.name) as trace, _answering(run_id):
         created = engine.store.submit(
             run_id,
             workflow=workflow.name,
@@ -63,10 +64,11 @@ def _create(
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
             turn_queue=workflow.queue_of({}),
+            trace=trace,
             **upload,
         )
-    if created:
-        engine.send_turn(run_id, workflow.name, first=True)
+        if created:
+            engine.send_turn(run_id, workflow.name, first=True)
 
 
 @contextmanager

@@ -56,7 +56,11 @@ class Teller:
         """A step is about to run."""
         headers = message.headers
         known = {name: headers[name] for name in ("root_id", "parent_id", "retries", "eta", "expires")}
-        shown = {"name": headers["task"], "args": headers["argsrepr"], "kwargs": headers["kwargsrepr"]}
+        shown = {
+            "name": headers["shadow"] or headers["task"],
+            "args": headers["argsrepr"],
+            "kwargs": headers["kwargsrepr"],
+        }
         self._say("task-received", message, **shown, **known)
         self._say("task-started", message)
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never, cast
 
-from canvas import children
+from canvas import children, tracing
+from canvas.context import taking_turn
 from canvas.lives import is_given_up
 from canvas.outcomes import Decision, asked_at, describe
 from canvas.patches import Patches
@@ -19,7 +20,7 @@ from canvas.run import Run
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
 from status.models import error_to_json
-from status.records import NONE_WANTED, Opening, PartRef, RunRecord, nonce_of
+from status.records import NONE_WANTED, News, Opening, PartRef, RunRecord, nonce_of
 from status.rounds import Round
 from status.states import FINAL, State
 
@@ -64,7 +65,9 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             return
         if is_given_up(record):
             return  # its code kills the process: not again, until somebody retries or abandons it
-        if _turn(engine, workflow, record):
+        with taking_turn(run_id, workflow.name):
+            over = _turn(engine, workflow, record)
+        if over:
             return
         record = None
     engine.send_turn_of(run_id)
@@ -201,6 +204,7 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
     elif asks.batch is not None:
         generation = run.generations.of_await(asks.n)
         asks = replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
+    news = run.news()
     opening = engine.store.open_join(
         record.run_id,
         asks.n,
@@ -215,15 +219,17 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
         wanted=here.wanted if here else NONE_WANTED,
-        news=run.news(),
+        news=news,
         line=asks.line,
     )
     match opening.code:
         case "opened":
             run.let_out()
+            _tell(engine, record, news)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "granted" if here:
             run.let_out()
+            _tell(engine, record, news)
             return _run_here(engine, record, asks, opening, here)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
@@ -232,10 +238,16 @@ def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen 
             return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
         case "answered":
             run.let_out()
+            _tell(engine, record, news)
             return False
         case "moved":
             return False
     return True
+
+
+def _tell(engine: Engine, record: RunRecord, news: News) -> None:
+    engine.events.moved(record, news)
+    tracing.decided(record)
 
 
 def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
@@ -321,7 +333,7 @@ def _end(
 ) -> bool:
     if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
         return True
-    state = _final_state(run, error, stopped)
+    state, news = _final_state(run, error, stopped), run.news()
     answer = engine.store.complete(
         record.run_id,
         seen=seen_of(record, run.next_await),
@@ -329,10 +341,12 @@ def _end(
         state=state,
         result=result,
         error=error_to_json(error) if error else "",
-        news=run.news(),
+        news=news,
     )
     if answer == "completed":
         run.let_out()
+        engine.events.ended(record, news, state, result, error)
+        tracing.ended(record, state, error)
         if record.fields.get("tells"):
             children.tell(engine, record.run_id)
         logger.info("run %s %s", record.run_id, compact({"state": state, "error": error.message if error else None}))

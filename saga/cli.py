@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 from celery.bin.base import CeleryCommand
 
+from status.cli_complete import run_ids
 from status.cli_plain import PlainCommand, Refused, plainly
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
@@ -73,7 +74,7 @@ def list_(*, only_open: bool, limit: int, as_json: bool) -> None:
 
 
 @saga.command(cls=LogCommand)
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", shell_complete=run_ids)
 @AS_JSON
 def show(*, run_id: str, as_json: bool) -> None:
     """Show each entry of a run's sagas: what it undoes, and how far it is.
@@ -92,7 +93,7 @@ def show(*, run_id: str, as_json: bool) -> None:
 
 
 @saga.command(cls=PlainCommand)
-@click.argument("run_ids", metavar="[RUN]...", nargs=-1)
+@click.argument("run_ids", metavar="[RUN]...", nargs=-1, shell_complete=run_ids)
 @click.option("--all-open", is_flag=True, help="All runs that owe an undo and are not going on.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @signed(required=False)

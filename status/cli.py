@@ -5,15 +5,18 @@ Imported at every start of `celery`, workers too; so what draws is imported wher
 
 from __future__ import annotations
 
+import sys
 from typing import Any, BinaryIO
 
 import click
 from celery.bin.base import CeleryCommand, handle_preload_options
 
-from status import api, here
+from status import api, cli_complete, flower_hook, here
 from status.cli_more import OpenGroup
 from status.cli_plain import PlainCommand, Refused
 from status.states import State
+
+flower_hook.hook(sys.argv)
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
@@ -34,7 +37,7 @@ def runs(_ctx: click.Context, **_preload: Any) -> None:
 
 
 @runs.command(cls=PlainCommand)
-@click.argument("workflow")
+@click.argument("workflow", shell_complete=cli_complete.workflows)
 @click.argument("file", type=click.File("rb"), metavar="FILE.jsonl|-")
 @click.option("--run-id-field", metavar="NAME", help="The field of each line that its run id is made of.")
 @click.option("--run-id-prefix", metavar="TEXT", default="", help="What to put before it.")
@@ -61,7 +64,7 @@ def submit(ctx: click.Context, /, workflow: str, file: BinaryIO, **options: Any)
 
 
 @runs.command(name="list", cls=PlainCommand)
-@click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
+@click.option("--workflow", metavar="NAME", shell_complete=cli_complete.workflows, help="Only of this workflow.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only runs in this state.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="So many runs at most.")
 @click.option("--cursor", metavar="TEXT", help="Go on where an earlier listing ended.")
@@ -86,10 +89,11 @@ def list_(*, workflow: str | None, state: str | None, limit: int, cursor: str | 
 
 
 @runs.command(cls=PlainCommand)
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", shell_complete=cli_complete.run_ids)
+@click.option("--timeline/--no-timeline", default=None, help="Each step on the run's time; on a terminal it is shown.")
 @AS_JSON
 @click.pass_context
-def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
+def show(ctx: click.Context, run_id: str, *, timeline: bool | None, as_json: bool) -> None:
     """Show all about a run: its phases, steps, undos and error, and what it waits for.
 
     \b
@@ -118,13 +122,14 @@ def show(ctx: click.Context, run_id: str, *, as_json: bool) -> None:
         click.echo(cli_text.dumps(shown))
         return
     console = Console()
-    console.print(cli_show.run_page(run, events, datetime.now(UTC)))
+    bars = console.is_terminal if timeline is None else timeline
+    console.print(cli_show.run_page(run, events, datetime.now(UTC), width=console.width if bars else 0))
     for told in hints:
         console.print(f"\n{told}", style="bold yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @runs.command(cls=PlainCommand)
-@click.argument("run_id", metavar="[ID]", required=False)
+@click.argument("run_id", metavar="[ID]", required=False, shell_complete=cli_complete.run_ids)
 @AS_JSON
 @click.pass_context
 def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
@@ -151,7 +156,25 @@ def watch(ctx: click.Context, run_id: str | None, *, as_json: bool) -> None:
 
 
 @runs.command(cls=PlainCommand)
-@click.argument("run_id", metavar="ID")
+@AS_JSON
+@click.pass_context
+def metrics(ctx: click.Context, *, as_json: bool) -> None:
+    """Print figures of all runs, steps, queues and timers as Prometheus reads them.
+
+    The same are on Flower's /metrics, beside Flower's own.
+
+    \b
+    celery -A tasks runs metrics > /var/lib/node_exporter/celeriac.prom
+    celery -A tasks runs metrics --json | jq '.queues[] | select(.oldest_s > 60)'
+    """
+    from status.cli_metrics import told  # noqa: PLC0415
+
+    ctx.obj.app.loader.import_default_modules()  # its steps know their queues
+    click.echo(told(as_json=as_json), nl=False)
+
+
+@runs.command(cls=PlainCommand)
+@click.argument("run_id", metavar="ID", shell_complete=cli_complete.run_ids)
 @click.option("--reason", metavar="TEXT", default="", help="Kept in the run's history and error.")
 @click.option("--abandon", is_flag=True, help="End it as it stands: its workflow is not asked, nothing is undone.")
 @click.pass_context
@@ -182,7 +205,7 @@ def cancel(ctx: click.Context, *, run_id: str, reason: str, abandon: bool) -> No
 
 
 @runs.command(cls=PlainCommand)
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="ID", shell_complete=cli_complete.run_ids)
 def retry(*, run_id: str) -> None:
     """Take up a failed run again, from the step that failed. A parked run looks again at its code.
 
@@ -195,8 +218,8 @@ def retry(*, run_id: str) -> None:
 
 # A negative number is a value, not an option.
 @runs.command(cls=PlainCommand, context_settings={"ignore_unknown_options": True})
-@click.argument("run_id", metavar="ID")
-@click.argument("promise")
+@click.argument("run_id", metavar="ID", shell_complete=cli_complete.run_ids)
+@click.argument("promise", shell_complete=cli_complete.promises)
 @click.argument("value", metavar="[JSON]", required=False)
 @click.option("--reject", metavar="MESSAGE", help="In place of a value: who awaits it sees a failure.")
 @click.option("--code", type=int, default=500, show_default=True, help="Of the failure.")

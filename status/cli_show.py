@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from status import cli_text as text
+from status.cli_timeline import timeline
 from status.models import Event, Page, RunStatus
 from status.states import State, StepState
 
@@ -57,8 +58,8 @@ def print_page(console: Console, page: Page) -> None:
         console.print(Text(f"there may be more: --cursor {page.cursor}", style="dim"), soft_wrap=True)
 
 
-def run_page(run: RunStatus, events: Sequence[Event], now: datetime) -> RenderableType:
-    """All about one run."""
+def run_page(run: RunStatus, events: Sequence[Event], now: datetime, width: int = 0) -> RenderableType:
+    """All about one run; with its timeline where there are `width` columns for it."""
     parts: list[RenderableType] = [_header(run, now)]
     if not _silent(run):
         parts.append(_phases(run, events))
@@ -67,6 +68,8 @@ def run_page(run: RunStatus, events: Sequence[Event], now: datetime) -> Renderab
         if _left_out(run):
             parts.append(Text(f"of a batch, {BATCH_SHOWN:,} parts and as many failures are shown", style="dim"))
         parts += [Text(f"waits: {step.step_id}: {step.waits}", style="yellow") for step in run.steps if step.waits]
+    bars = timeline(run, events, now, width) if width else []
+    parts += [Text(), *bars] if bars else []
     undone = [event for event in events if event.kind.startswith("saga.")]
     if undone:
         parts += [Text(), Text("saga", style="bold"), *(text.event_line(event, with_run=False) for event in undone)]

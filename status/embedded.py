@@ -70,6 +70,13 @@ def ensure(data_dir: Path, *, deadline_s: float = START_DEADLINE_S) -> str:
         time.sleep(POLL_S)
 
 
+def running(data_dir: Path) -> str | None:
+    """The URL of the server on `data_dir`/valkey, if one runs."""
+    home = data_dir.resolve() / "valkey"
+    port = remembered_port(home)
+    return url_of(port) if port is not None and serves(port, home) else None
+
+
 def started_here(data_dir: Path) -> ServerProcess | None:
     """The server on `data_dir` that this process started last, alive or not."""
     server = _started.get(data_dir.resolve() / "valkey")

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from status.errors import StoreUnavailable
-from status.places import places, without_password
+from status.places import places, running, without_password
 from status.reading import Reader
 from status.records import Claim, Ending
 from status.settings import Settings
@@ -200,6 +200,15 @@ def address() -> str:
         ConfigError: It can't be found out.
     """
     return _url or places().redis_url
+
+
+def known_address() -> str | None:
+    """The URL of the Redis where the runs are, or None: no server is started to find out.
+
+    Raises:
+        ConfigError: REDIS_URL is malformed.
+    """
+    return _url or running()
 
 
 def where() -> str:

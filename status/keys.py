@@ -120,6 +120,10 @@ class Keys:
         """Zset: the shard's runs in `state`, scored by when they were submitted, in ms."""
         return _shared(shard, "by_state:") + state
 
+    def counts(self, shard: int) -> str:
+        """Hash of figures: `kind|first|second|bucket` -> how many (see `lua/_count.lua`); of a bounded size."""
+        return _shared(shard, "counts")
+
     def lease(self, shard: int) -> str:
         """String with a short life: which worker sweeps the shard."""
         return _shared(shard, "sweeper")

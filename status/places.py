@@ -74,6 +74,20 @@ def keep_files_in(folder: Callable[[], Path]) -> None:
     _folder = folder
 
 
+def running() -> str | None:
+    """The URL of the Redis that `places()` would give, if that needs no server to be started; else None.
+
+    Raises:
+        ConfigError: REDIS_URL is malformed.
+    """
+    redis_url = os.environ.get("REDIS_URL", "")
+    if redis_url:
+        return _checked_redis(redis_url)
+    from status import embedded  # noqa: PLC0415
+
+    return embedded.running(_data_dir())
+
+
 def reset() -> None:
     """Forget the answer: the next call looks again, and starts a server if there is none any more."""
     global _known  # noqa: PLW0603
@@ -120,8 +134,7 @@ def without_password(url: str) -> str:
 
 
 def _look() -> Places:
-    chosen = os.environ.get("CELERIAC_DATA_DIR")
-    data_dir = (Path(chosen) if chosen else _folder()).expanduser().resolve()
+    data_dir = _data_dir()
     redis_url = os.environ.get("REDIS_URL", "")
     # SQL first: a wrong URL should not leave a server behind that was started for nothing.
     database_url = _database_url(data_dir)
@@ -131,6 +144,11 @@ def _look() -> Places:
         data_dir=data_dir,
         embedded=not redis_url,
     )
+
+
+def _data_dir() -> Path:
+    chosen = os.environ.get("CELERIAC_DATA_DIR")
+    return (Path(chosen) if chosen else _folder()).expanduser().resolve()
 
 
 def _embedded_url(data_dir: Path) -> str:

@@ -33,7 +33,7 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
-        "enter", "leaving", "turn_down", "reassert", "stage",
+        "enter", "leaving", "turn_down", "reassert", "stage", "resent",
     }
 )  # fmt: skip
 
@@ -41,9 +41,15 @@ RUN_SCRIPTS = frozenset(
 MOVE_NO_PART = frozenset(
     {
         "submit", "complete", "restart", "vouch", "park", "repair", "retry", "operator", "amend", "child", "told",
-        "leaving", "turn_down", "stage",
+        "leaving", "turn_down", "stage", "resent",
     }
 )  # fmt: skip
+
+#: Those that may count something, and those that move parts, as any of those may have to.
+COUNT = frozenset({"submit", "complete", "resent"}) | (RUN_SCRIPTS - MOVE_NO_PART)
+
+#: Those that end a run or a phase, and count how long it took.
+TAKE_TIMES = frozenset({"complete", "abandon", "open_join"})
 
 #: Those that end a run.
 END_RUNS = frozenset({"complete", "abandon"})
@@ -56,7 +62,9 @@ def source(name: str) -> str:
     parts = [name]
     if name in RUN_SCRIPTS:
         joins = [] if name in MOVE_NO_PART else ["_join"]
-        parts = ["_run", *joins, *(["_end"] if name in END_RUNS else []), name]
+        counts = ["_count"] if name in COUNT else []
+        counts += ["_figures"] if name in TAKE_TIMES else []
+        parts = ["_run", *counts, *joins, *(["_end"] if name in END_RUNS else []), name]
     return "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 

@@ -93,6 +93,7 @@ class Store(
         turn_queue: str = "",
         staged: str = "",
         pieces: int = 0,
+        trace: str = "",
     ) -> bool:
         """Create a run and owe it a turn; the same id with the same `digest` again changes nothing.
 
@@ -122,6 +123,7 @@ class Store(
             turn_queue,
             staged,
             pieces,
+            trace,
         )
         if answer[0] == "unstaged":
             raise upload_gone(run_id)

@@ -25,6 +25,13 @@ class ChildTransitions:
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
 
+    def trace_of(self, run_id: str) -> dict[str, str]:
+        """Of the run hash: trace, submitted_ms and gen, those that are there; {}: there is no such run."""
+        names = ("trace", "submitted_ms", "gen")
+        values = cast("list[str | None]", self.redis.hmget(self.keys.run(run_id), names))
+        found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return found if "submitted_ms" in found else {}
+
     def submit_child(
         self,
         run_id: str,
@@ -37,6 +44,7 @@ class ChildTransitions:
         timeout_ms: int = 0,
         retention_ms: int | None = None,
         turn_queue: str = "",
+        trace: str = "",
     ) -> tuple[str, str]:
         """Create a run that is part of another, or wait for the one that is there.
 
@@ -59,6 +67,9 @@ class ChildTransitions:
             keep_ms,
             "" if detached else token,
             turn_queue,
+            "",
+            0,
+            trace,
         )
         return answer[0], answer[1]
 

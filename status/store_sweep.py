@@ -41,6 +41,10 @@ class SweepTransitions:
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
 
+    def count_resent(self, run_id: str, what: str) -> None:
+        """Count a message that was lost and has been sent again; `what` is `turn` or `message`."""
+        self._call("resent", run_id, what)
+
     def due_timers(self, shards: Sequence[int], limit: int = 10) -> tuple[list[Timer], dict[int, int], int]:
         """The timers of these shards that are due, in one round trip.
 

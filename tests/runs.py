@@ -169,9 +169,20 @@ class Runs:
         return (self.redis.hget(self.keys.steps(self.id), f"{n}.{p}:s") or "waiting|").split("|")[0]
 
     def everything(self) -> dict[str, Any]:
-        """All of Redis, but for which server each shard was met on."""
+        """All of Redis, but for which server each shard was met on, and how long things took."""
         keys = sorted(key for key in self.redis.scan_iter("*") if not key.endswith(":server"))
-        return {key: dump(self.redis, key) for key in keys}
+        found = {key: dump(self.redis, key) for key in keys}
+        return {key: counted(value) if key.endswith(":counts") else value for key, value in found.items()}
+
+
+def counted(counts: dict[str, str]) -> dict[str, int]:
+    """How many of each are counted, however long they took."""
+    totals: dict[str, int] = {}
+    for field, number in counts.items():
+        what, _, bucket = field.rpartition("|")
+        if bucket != "ms":
+            totals[what] = totals.get(what, 0) + int(number)
+    return totals
 
 
 def dump(client: redis.Redis, key: str) -> Any:

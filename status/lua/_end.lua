@@ -6,6 +6,7 @@ local TELL_MS = 24 * 3600 * 1000
 local function end_run(was, state, result, error, token, now)
   local f = redis.call('HMGET', RUN, 'retention_ms', 'deadline_ms', 'loose', 'tells', 'bits')
   local keep_ms = tonumber(f[1])
+  count_run(state, now)
   redis.call('HSET', RUN, 'ctoken', token, 'finished_ms', int(now))
   if result ~= '' then redis.call('HSET', RUN, 'result', result) end
   if error ~= '' then redis.call('HSET', RUN, 'error', error) else redis.call('HDEL', RUN, 'error') end

@@ -290,7 +290,9 @@ local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began
   if redis.call('HGET', JOINS .. n, 'z' .. p) ~= 't' then redis.call('HSET', JOINS .. n, 'z' .. p, left) end
   set_timer('retry', n, p, nonce, now + delay_ms)
   step_is(n, p, 'retrying', attempt, began_ms, int(now))
-  event('step.retrying', step_name(n, p), why)
+  local name = step_name(n, p)
+  event('step.retrying', name, why)
+  count('t', name, '')
 end
 
 -- An attempt that had timed out lets go of its claim. Returns the next one to publish, unless its time is yet to come.

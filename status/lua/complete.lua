@@ -12,13 +12,16 @@ if FINAL[f[1]] then return { f[4] == ARGV[2] and 'completed' or 'gone' } end
 if f[2] ~= ARGV[1] or f[3] ~= '' then return { 'moved' } end
 local now, at = now_ms(), 6
 if ARGV[at] == '3' then
-  redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])
+  local run = {}
+  status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
+  redis.call('HSET', RUN, unpack(run))
   at = at + 3
 end
 local events = tonumber(ARGV[at + 1])
 at = at + 1
 for i = 1, events do
   event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  count_undo(ARGV[at + 1], ARGV[at + 2])
   at = at + 3
 end
 end_run(f[1], ARGV[3], ARGV[4], ARGV[5], ARGV[2], now)

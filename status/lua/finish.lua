@@ -29,7 +29,9 @@ local function undone()
   end_with_run(LATE)
   let_go(n, p, nonce)
   step_is(n, p, kind, attempt, ARGV[9], int(now))
-  event(kind == 'done' and 'saga.undone' or 'saga.undo_failed', ARGV[12], ARGV[10])
+  local how = kind == 'done' and 'saga.undone' or 'saga.undo_failed'
+  event(how, ARGV[12], ARGV[10])
+  count_undo(how, ARGV[12])
   return { tighten(n, token, now) and 'decided' or 'recorded', {}, {} }
 end
 

@@ -79,10 +79,7 @@ end
 local now, at = now_ms(), 15
 local run = { 'open', n, 'updated_ms', int(now) }
 if ARGV[at] == '3' then
-  for i, field in ipairs({ 'phase', 'progress', 'meta' }) do
-    run[#run + 1] = field
-    run[#run + 1] = ARGV[at + i]
-  end
+  status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
   at = at + 3
 end
 local events = tonumber(ARGV[at + 1])
@@ -93,6 +90,7 @@ for i = 1, events do
     run[#run + 1] = n
   end
   event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  count_undo(ARGV[at + 1], ARGV[at + 2])
   at = at + 3
 end
 local batch = ARGV[at + 1] == 'batch'

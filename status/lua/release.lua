@@ -37,6 +37,7 @@ local lost, attempt = lose_life(n, p, claim, spec['once']), redis.call('HGET', j
 if lost < lives then
   redis.call('HDEL', join, 'r' .. p) -- what was lost before says nothing of this message
   step_is(n, p, 'waiting', attempt)
+  count('x', 'claim', '')
   return { 'start', {}, start_part(n, p, now) }
 end
 local name, where = step_name(n, p), redis.call('HGET', join, 'd' .. p)
@@ -46,6 +47,7 @@ if twin then
   redis.call('HSETNX', LATE, np, outcome)
   end_with_run(LATE)
   event('saga.undo_failed', name, 'its process died each time, on ' .. where)
+  count_undo('saga.undo_failed', name)
   return { tighten(n, ARGV[7], now) and 'decided' or 'recorded', {}, {} }
 end
 event('step.failed', name, 'its process died each time, on ' .. where)

@@ -5,6 +5,7 @@
 -- ARGV[7] '', or of a child: the message id of its parent's part, which is told how it ends
 -- ARGV[8] the queue of its turns: whoever goes on with the run may not know its workflow
 -- ARGV[9] '', or the token of an upload that is its input (see stage.lua)   ARGV[10] how many pieces that has
+-- ARGV[11] the trace that it is part of (see `canvas/tracing.py`), or ''
 --
 -- Answers `created` (also to the same token again), `exists` (same digest), `conflict`, each with the
 -- run's state. Only `created` has a turn to publish. A child that its parent has stopped before: `stopped`.
@@ -36,6 +37,7 @@ if pieces > 0 then
   redis.call('RENAME', staged, JOINS .. 'input')
   redis.call('PERSIST', JOINS .. 'input')
 end
+if (ARGV[11] or '') ~= '' then redis.call('HSET', RUN, 'trace', ARGV[11]) end
 look_at(RUN_ID, LOOK_TICKS)
 local limit_ms = tonumber(ARGV[5])
 if limit_ms > 0 then
@@ -43,4 +45,5 @@ if limit_ms > 0 then
   set_timer('run', '', '', '', now + limit_ms)
 end
 event('run.submitted', ARGV[1])
+count('n', ARGV[1], '')
 return { 'created', 'pending' }

@@ -338,3 +338,39 @@ def test_a_channel_that_a_run_waits_for_is_shown_and_sent_to(worker, runs):
     late = runs("send", "tour", "stops", '"Oslo"')
     assert (late.exit_code, "has ended already, it is completed" in late.output) == (2, True)
     assert hint not in runs("show", "tour").output
+
+
+def completed(env: dict[str, str], *words: str) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    line = ["celery", "-A", APP, "runs", *words]
+    asked = {"_CELERY_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(line) - 1)}
+    celery = str(Path(sys.executable).parent / "celery")
+    answer = subprocess.run([celery], env=env | asked, capture_output=True, text=True, timeout=60, check=False)
+    return [offer.partition(",")[2] for offer in answer.stdout.splitlines() if offer]
+
+
+def test_the_shell_completes_run_ids_workflows_and_promises(runs: Runs, env: dict[str, str]) -> None:
+    for run_id in ("trip-1", "trip-2", "other"):
+        text = json.dumps({"run_id": run_id, "args": ["Rome"]})
+        assert runs("submit", "trips.book", "-", given=text).exit_code == 0
+
+    assert completed(env, "show", "trip") == ["trip-2", "trip-1"]
+    assert completed(env, "cancel", "o") == ["other"]
+    assert completed(env, "submit", "trips.b") == ["trips.book"]
+    assert completed(env, "list", "--state", "canc") == ["cancelling", "cancelled"]
+
+
+def test_completion_is_silent_and_starts_nothing_where_no_redis_runs(env: dict[str, str], tmp_path: Path) -> None:
+    nobody = {name: value for name, value in env.items() if name != "REDIS_URL"}
+
+    assert completed(nobody | {"CELERIAC_DATA_DIR": str(tmp_path / "none")}, "show", "t") == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_metrics_are_printed_for_prometheus_and_as_json(runs: Runs) -> None:
+    assert runs("submit", "trips.book", "-", given='{"args": ["Rome"]}').exit_code == 0
+
+    assert 'celeriac_runs_submitted_total{workflow="trips.book"} 1.0' in runs("metrics").stdout
+    told = json.loads(runs("metrics", "--json").stdout)
+    assert told["submitted"] == [{"workflow": "trips.book", "count": 1}]
+    assert {queue["queue"]: queue["messages"] for queue in told["queues"]}["celery"] == 1

@@ -41,10 +41,12 @@ LIVES = (
 LEASE_MS, RAISED_MS = SWEEPER_LEASE_MS, 900
 
 #: What can't change a journal.
-QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert"})
+QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent"})
 
 #: What does no harm when it is done again, and answers as things are then.
-WITHOUT_TOKEN = frozenset({"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert"})
+WITHOUT_TOKEN = frozenset(
+    {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent"}
+)
 
 Patches = tuple[tuple[str, str, str], ...]
 
@@ -111,6 +113,8 @@ class SimScripts(Scripts):
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         world = self._world
+        if name == "resent":  # a count that nobody acts on: no moment of it is of interest
+            return self._once(name, keys, args)
         world.boundary(f"before {name}")
         world.check_line()
         if world.current.met != world.server:
