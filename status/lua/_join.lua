@@ -153,7 +153,7 @@ local function leave_window(n, p, good, bad)
   -- A claim that outlives its part is still to be found.
   if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
   if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
-    redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s')
+    redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s', n .. '.' .. p .. ':h')
   end
 end
 
@@ -265,6 +265,7 @@ end
 -- twice (`once`) has lost its only one all the same. Returns how many are lost; also 0 is on record, for stop_rest.
 local function lose_life(n, p, claim, once)
   local join, leaving = JOINS .. n, redis.call('HMGET', JOINS .. n, 'y' .. p, 'd' .. p)
+  keep_try(n, p, 'l', now_ms())
   if leaving[1] == claim.token and not once then return redis.call('HINCRBY', join, 'l' .. p, 0) end
   redis.call('HSET', join, 'd' .. p, leaving[2] and (leaving[2] .. ', ' .. claim.where) or claim.where)
   return redis.call('HINCRBY', join, 'l' .. p, 1)
@@ -284,6 +285,7 @@ local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began
   redis.call('HSET', JOINS .. n, 'a' .. p, attempt + 1, 'b' .. p, 1, 't' .. p, token)
   if redis.call('HGET', JOINS .. n, 'z' .. p) ~= 't' then redis.call('HSET', JOINS .. n, 'z' .. p, left) end
   set_timer('retry', n, p, nonce, now + delay_ms)
+  keep_try(n, p, left, now)
   step_is(n, p, 'retrying', attempt, began_ms, int(now))
   event('step.retrying', step_name(n, p), why)
 end
