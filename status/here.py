@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from status.errors import StoreUnavailable
+from status.models import Entered
 from status.places import places, without_password
 from status.reading import Reader
 from status.records import Claim, Ending
@@ -34,11 +36,15 @@ _wake: Callable[[str, Sequence[Claim]], object] | None = None
 _follow: Callable[[str, Ending], object] | None = None
 _check_value: Callable[[str, str, str], object] | None = None
 
+_describe_value: Callable[[str, str], Mapping[str, Any] | None] | None = None
+
 #: Each is asked what a run has entered and nobody has undone; sagas register themselves.
 owed: list[Callable[[str], Sequence[str]]] = []
 
 #: Each is asked whether it knows what a run has entered, and that nothing of it is owed any more.
 settled: list[Callable[[str], bool]] = []
+#: Each is asked what a run has entered in sagas, whatever became of it; sagas register themselves.
+entered: list[Callable[[str], Sequence[Entered]]] = []
 
 
 def use(redis_url: str | None) -> None:
@@ -113,6 +119,22 @@ def check_value(run_id: str, name: str, text: str) -> None:
     """
     if _check_value is not None:
         _check_value(run_id, name, text)
+
+
+def describe_values_with(describe: Callable[[str, str], Mapping[str, Any] | None]) -> None:
+    """Say how this process finds out what a run wants of a promise, for a form.
+
+    Args:
+        describe: Called with run id and promise; gives a JSON schema, or None if it is not known.
+    """
+    global _describe_value  # noqa: PLW0603
+    with _lock:
+        _describe_value = describe
+
+
+def describe_value(run_id: str, name: str) -> Mapping[str, Any] | None:
+    """The JSON schema of what a run wants of a promise; None: it is not known here."""
+    return _describe_value(run_id, name) if _describe_value is not None else None
 
 
 def canceller() -> Callable[[str, str], object] | None:
