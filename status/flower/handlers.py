@@ -18,7 +18,7 @@ from status.flower.base import STATIC, ApiHandler, TabHandler, version
 from status.flower.feed import Send, View
 from status.flower.views import ListView, RunView
 from status.promises import check_name
-from status.records import check_run_id
+from status.records import RUN_ID, check_run_id
 
 #: Rows of a page of the list.
 ROWS = 50
@@ -226,7 +226,9 @@ class LiveRuns(Live):
     async def get(self) -> None:
         """All its rows, then those that change."""
         wanted, limit, cursor = self.wanted()
-        await self.stream(lambda send: ListView(wanted, limit, cursor, send))
+        given = self.get_argument("also", "", escape=False).split(",")
+        also = [run_id for run_id in given if RUN_ID.fullmatch(run_id)][:limit]
+        await self.stream(lambda send: ListView(wanted, limit, cursor, send, also=also))
 
 
 class LiveRun(Live):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,11 +23,13 @@ class ListView:
 
     Args:
         cursor: None: the first page, to which new runs come.
+        also: Runs that the page has found by a longer search than the feed makes.
         send: Called with each message, in the feed's thread.
     """
 
-    def __init__(self, wanted: Wanted, limit: int, cursor: str | None, send: Send) -> None:
+    def __init__(self, wanted: Wanted, limit: int, cursor: str | None, send: Send, *, also: Sequence[str] = ()) -> None:
         self._wanted = wanted
+        self._also = also
         self._limit = limit
         self._cursor = cursor
         self._send = send
@@ -40,9 +43,12 @@ class ListView:
 
     def begin(self, source: Source) -> None:
         listing = source.browser.page(self._wanted, limit=self._limit, cursor=self._cursor)
-        self._rows = {row.run_id: row for row in listing.rows}
+        also = source.browser.rows(self._also).values()
+        found = {row.run_id: row for row in [*listing.rows, *also] if self._wanted.has(row)}
+        rows = sorted(found.values(), key=lambda row: row.place, reverse=True)[: self._limit]
+        self._rows = {row.run_id: row for row in rows}
         self._order = list(self._rows)
-        self._tell(source, listing.rows)
+        self._tell(source, rows)
 
     def changed(self, source: Source, run_ids: set[str]) -> None:
         found = source.browser.rows(sorted(run_ids))

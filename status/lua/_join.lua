@@ -261,6 +261,19 @@ local function let_go(n, p, nonce)
   redis.call('ZREM', DUE, part_id(n, p))
 end
 
+-- The timeline keeps how the attempts before the last ended: `attempt|started ms|ended ms|how` a line, the last few.
+-- Asked before the part's state is set anew; `how` is e (failed), t (timed out) or l (its process died).
+local TRIES_KEPT_BYTES = 1000
+local function keep_try(n, p, how, now)
+  local at = n .. '.' .. p
+  local f = redis.call('HMGET', STEPS, at .. ':s', at .. ':h')
+  local attempt, started = string.match(f[1] or '', '^%a+|(%d+)|(%d+)|')
+  if not attempt then return end
+  local kept = (f[2] or '') .. attempt .. '|' .. started .. '|' .. int(now) .. '|' .. how .. '\n'
+  if #kept > TRIES_KEPT_BYTES then kept = string.match(kept, '\n(.*)$') end
+  redis.call('HSET', STEPS, at .. ':h', kept)
+end
+
 -- A claim is over without an outcome: that is a life, unless its worker was told to stop. A step that must not run
 -- twice (`once`) has lost its only one all the same. Returns how many are lost; also 0 is on record, for stop_rest.
 local function lose_life(n, p, claim, once)

@@ -6,7 +6,7 @@
 -- KEYS[3]   joins    stem: joins .. n is the hash of await n while it is open or has a claim left; joins .. input is a
 --                    list of the items that the run was submitted with, where they are a batch's (see stage.lua)
 -- KEYS[4]   steps    hash: `n.p` -> `queue|name`, `n.p:s` -> state, attempt and times (the timeline), `n.p:h` -> the
---                    attempts before (see keep_try)
+--                    attempts before (see keep_try in _join.lua)
 -- KEYS[5]   events   stream, capped
 -- KEYS[6]   late     hash: `n.p` -> an outcome that came after the decision
 -- KEYS[7]   due      zset of the shard: everything unfinished, scored by the tick at which to look at it
@@ -68,19 +68,6 @@ end
 
 local function step_is(n, p, state, attempt, started_ms, finished_ms)
   redis.call('HSET', STEPS, n .. '.' .. p .. ':s', state .. '|' .. attempt .. '|' .. (started_ms or '') .. '|' .. (finished_ms or ''))
-end
-
--- The timeline keeps how the attempts before the last ended: `attempt|started ms|ended ms|how` a line, the last few.
--- Asked before the part's state is set anew; `how` is e (failed), t (timed out) or l (its process died).
-local TRIES_KEPT_BYTES = 1000
-local function keep_try(n, p, how, now)
-  local at = n .. '.' .. p
-  local f = redis.call('HMGET', STEPS, at .. ':s', at .. ':h')
-  local attempt, started = string.match(f[1] or '', '^%a+|(%d+)|(%d+)|')
-  if not attempt then return end
-  local kept = (f[2] or '') .. attempt .. '|' .. started .. '|' .. int(now) .. '|' .. how .. '\n'
-  if #kept > TRIES_KEPT_BYTES then kept = string.match(kept, '\n(.*)$') end
-  redis.call('HSET', STEPS, at .. ':h', kept)
 end
 
 local function step_name(n, p)

@@ -53,9 +53,15 @@ def stage(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def visit(chromium: Browser, stage: Stage) -> Iterator[Open]:
+def console() -> list[str]:
+    """What the pages of this test said on their consoles; a test that provokes an error takes it out."""
+    return []
+
+
+@pytest.fixture
+def visit(chromium: Browser, stage: Stage, console: list[str]) -> Iterator[Open]:
     """Opens a page of Flower; after the test: none had an error to tell."""
-    said: list[str] = []
+    said = console
     contexts = []
 
     def heard(message: ConsoleMessage) -> None:

@@ -72,6 +72,7 @@ def test_a_failed_run_is_taken_up_again(visit: Open, stage: Stage):
 def test_an_approval_is_given_in_a_form_of_its_type(visit: Open):
     handle = gallery.approve.submit(500, run_id="to-approve")
     page = visit("/workflows/run/to-approve")
+    expect(page.locator(".wf-tl-now")).to_be_visible()
 
     page.get_by_role("button", name="Resolve…").click()
     expect(page.get_by_role("radio")).to_have_count(2)
@@ -82,11 +83,12 @@ def test_an_approval_is_given_in_a_form_of_its_type(visit: Open):
     assert handle.result(timeout_s=20) == "refunded"
     expect(page.locator(".wf-head").get_by_text("completed")).to_be_visible()
     expect(page.locator("#wf-data")).to_contain_text("approval resolved: true")
+    expect(page.locator(".wf-tl-now")).to_be_hidden()
     assert operators("to-approve") == [("resolve", "flower")]
     shoot(page, "run-approval", full=True)
 
 
-def test_a_promise_that_has_its_value_keeps_it(visit: Open):
+def test_a_promise_that_has_its_value_keeps_it(visit: Open, console: list[str]):
     gallery.approve.submit(500, run_id="twice")
     page = visit("/workflows/run/twice")
     page.get_by_role("button", name="Resolve…").click()
@@ -97,6 +99,8 @@ def test_a_promise_that_has_its_value_keeps_it(visit: Open):
 
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("nothing was changed")
     assert operators("twice") == []
+    assert [line for line in console if "409" not in line] == []
+    console.clear()  # the browser says so of each answer that is none
 
 
 def test_a_promise_is_rejected_with_a_message(visit: Open):
@@ -104,7 +108,7 @@ def test_a_promise_is_rejected_with_a_message(visit: Open):
     page = visit("/workflows/run/to-reject")
     page.get_by_role("button", name="Reject…").click()
     page.get_by_label("Message").fill("not <b>this</b> year")
-    page.get_by_label("Code").fill("403")
+    page.get_by_label("Code", exact=True).fill("403")
     confirm(page, "Reject")
 
     wait_until(lambda: handle.status().finished, "the run has failed", 20)
@@ -211,6 +215,7 @@ def test_a_flower_that_is_read_only_has_no_buttons_and_does_nothing(visit: Open,
         expect(page.locator(".wf-actions button")).to_have_count(0)
         url = "/workflows/api/run/read-only/act/cancel"
         status, said = ask(flower, url, b"{}", Content_Type="application/json")
+        page.context.close()  # else it says that its Flower is gone
     finally:
         flower.stop()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -32,17 +34,17 @@ def test_the_list_follows_orders_as_they_run(visit: Open):
     page = visit()
     page.evaluate("window.notLoadedAnew = true")
 
-    for n in range(6):
-        gallery.order.submit(f"c{n}@example.org", "Dart", 100 * n, run_id=f"live-{n}")
     broken = gallery.order.submit("bob@example.org", "Bell", 250, broken="aisle", run_id="live-broken")
+    for n in range(16):  # more than can run at once: the last one is seen before it ends
+        gallery.order.submit(f"c{n}@example.org", "Dart", 100 * n, run_id=f"live-{n}")
 
-    expect(row(page, "live-5").get_by_text("running")).to_be_visible()
+    expect(row(page, "live-15").locator(".wf-pill")).to_have_text(re.compile("pending|running"))
     shoot(page, "list-live")
-    expect(row(page, "live-5").get_by_text("completed")).to_be_visible()
-    expect(row(page, "live-5").get_by_text("100 %")).to_be_visible()
+    expect(row(page, "live-15").get_by_text("completed")).to_be_visible()
+    expect(row(page, "live-15").get_by_text("100 %")).to_be_visible()
     expect(row(page, "live-broken").get_by_text("compensated")).to_be_visible()
     expect(row(page, "live-broken").get_by_text("aisle closed")).to_be_visible()
-    expect(page.locator('[data-state="compensated"] .wf-count')).to_have_text("1")
+    expect(page.locator('[data-state="compensated"] .wf-count')).not_to_have_text("0")
     assert broken.status().finished
     assert page.evaluate("window.notLoadedAnew")
     shoot(page, "list")

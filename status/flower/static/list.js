@@ -77,17 +77,12 @@ function show(found, page) {
 
 function goLive() {
   source?.close();
-  source = follow(`${base}/api/live?${query({ cursor })}`, (message) => {
+  // A long search has found more than the feed would find again.
+  const also = wanted.text || wanted.workflow ? [...rows.keys()].join() : "";
+  source = follow(`${base}/api/live?${query({ cursor, also })}`, (message) => {
     if (message.totals) showTotals(message.totals);
-    // A long search has found more than one look of the feed finds again: those rows stay.
-    if (message.order) merge(message.rows, kept(message.order), true);
+    if (message.order) merge(message.rows, message.order, true);
   });
-}
-
-function kept(order) {
-  if (!(wanted.text || wanted.workflow)) return order;
-  const there = new Set(order);
-  return [...order, ...[...rows.keys()].filter((id) => !there.has(id))].slice(0, FULL);
 }
 
 function merge(changed, order, flash) {

@@ -1,0 +1,36 @@
+"""How soon a page of a run can be read in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+
+from playwright.sync_api import sync_playwright
+
+TIMES = 5
+
+
+def opened_ms(url: str) -> float | None:
+    """Median time from the address to the first row of the timeline and the end of the graph; None: no browser.
+
+    Raises:
+        RuntimeError: The page does not open.
+    """
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        return None
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        took = []
+        for _ in range(TIMES):
+            page = browser.new_page()
+            began_s = time.perf_counter()
+            page.goto(url)
+            page.locator(".wf-tl-step").first.wait_for(state="attached")
+            page.locator("svg.wf-graph .wf-end").last.wait_for(state="attached")
+            page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            took.append((time.perf_counter() - began_s) * 1000)
+            page.close()
+        browser.close()
+    return round(statistics.median(took), 1)
