@@ -14,7 +14,10 @@ from status.flower.source import Source
 #: Where no index has just the runs that are wanted, so many of the newest are looked through each second.
 LOOKED_THROUGH = 500
 
-#: A run that goes on is read again after so many looks, though it had no event: a worker's note has none.
+#: After so many looks without an event a run is read again: what a saga's log says comes a moment after its event.
+AGAIN_LOOKS = (2, 5, 15)
+
+#: One that goes on is read so often whatever happens: a worker's note has no event.
 QUIET_LOOKS = 5
 
 
@@ -112,9 +115,11 @@ class RunView:
         self.changed(source, self.run_ids)
 
     def changed(self, source: Source, run_ids: set[str]) -> None:
-        if not run_ids:
-            return
-        self._quiet = 0
+        if run_ids:
+            self._quiet = 0
+            self._read(source)
+
+    def _read(self, source: Source) -> None:
         try:
             model = source.run(self._run_id)
         except RunNotFound:
@@ -127,8 +132,9 @@ class RunView:
 
     def look(self, source: Source, totals: dict[str, Any]) -> None:
         self._quiet += 1
-        if self._quiet >= QUIET_LOOKS and self._told and not self._told["head"]["final"]:
-            self.changed(source, self.run_ids)
+        goes_on = bool(self._told) and not self._told["head"]["final"]
+        if self._quiet in AGAIN_LOOKS or (goes_on and self._quiet % QUIET_LOOKS == 0):
+            self._read(source)
         self._send({"now_ms": totals["now_ms"]})
 
     def trouble(self, text: str) -> None:
