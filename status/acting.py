@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
 from status import here, operating, promises
-from status.errors import PayloadError, RunNotFound
+from status.errors import ConfigError, PayloadError, RunNotFound
 from status.records import check_run_id
 from status.states import FINAL, Answer
 
@@ -57,6 +58,23 @@ def retry(run_id: str, *, by: str) -> Said:
     operating.retry(here.store(), check_run_id(run_id), by=by)
     here.wake(run_id)
     return Said(True, f"{run_id} goes on from where it failed")
+
+
+def undo(verb: str, run_id: str, entries: Sequence[str], reason: str, *, by: str) -> Said:
+    """Do something about what a run still owes.
+
+    Args:
+        verb: `retry`, `skip` or `abort`.
+        entries: Keys of entries of the saga's log, for `skip`.
+
+    Raises:
+        ConfigError: It can't be done now; the message says why. Or this process knows no sagas.
+    """
+    act = here.undo_acts.get(verb)
+    if act is None:
+        raise ConfigError(f"{verb} of undos is not known to the app that Flower was started with")
+    own_id = act(check_run_id(run_id), entries, reason, by)
+    return Said(True, f"{own_id} does it: see there")
 
 
 def resolve(run_id: str, name: str, text: str, *, by: str) -> Said:

@@ -43,6 +43,10 @@ owed: list[Callable[[str], Sequence[str]]] = []
 
 #: Each is asked whether it knows what a run has entered, and that nothing of it is owed any more.
 settled: list[Callable[[str], bool]] = []
+#: What an operator may do about what a run still owes (`retry`, `skip`, `abort`): called with run id, keys of entries,
+#: reason and who asks; gives the id of the run that does it. Sagas register themselves.
+undo_acts: dict[str, Callable[[str, Sequence[str], str, str], str]] = {}
+
 #: Each is asked what a run has entered in sagas, whatever became of it; sagas register themselves.
 entered: list[Callable[[str], Sequence[Entered]]] = []
 

@@ -164,6 +164,11 @@ ACTS: dict[str, Callable[[str, Asked], Callable[..., acting.Said]]] = {
     "cancel": lambda run_id, asked: partial(acting.cancel, run_id, str(asked.get("reason", ""))),
     "abandon": lambda run_id, asked: partial(acting.abandon, run_id, str(asked.get("reason", ""))),
     "retry": lambda run_id, _: partial(acting.retry, run_id),
+    "undo_retry": lambda run_id, asked: partial(acting.undo, "retry", run_id, [], str(asked.get("reason", ""))),
+    "undo_skip": lambda run_id, asked: partial(
+        acting.undo, "skip", run_id, [str(key) for key in asked["entries"]], str(asked["reason"])
+    ),
+    "undo_abort": lambda run_id, asked: partial(acting.undo, "abort", run_id, [], str(asked["reason"])),
     "resolve": lambda run_id, asked: partial(acting.resolve, run_id, asked["promise"], asked["value"]),
     "reject": lambda run_id, asked: partial(
         acting.reject, run_id, asked["promise"], str(asked["message"]), int(asked.get("code", 500))

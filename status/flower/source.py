@@ -109,7 +109,10 @@ class Source:
         Raises:
             RunNotFound: There is no such run.
         """
-        return self._details.of(run_id) | {"sagas": self._sagas(run_id)}
+        model, sagas = self._details.of(run_id), self._sagas(run_id)
+        owes = model["head"]["final"] and any(entry["owed"] for entry in sagas["entries"])
+        acts = {f"undo_{verb}": owes for verb in here.undo_acts}
+        return model | {"sagas": sagas, "can": model["can"] | acts}
 
     def step(self, run_id: str, place: str) -> dict[str, Any]:
         """What came of one step."""

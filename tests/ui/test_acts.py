@@ -165,6 +165,22 @@ def test_the_tab_is_below_the_prefix_and_says_who_acted(visit: Open, stage: Stag
     assert operators("by-ada") == [("resolve", "ada")]
 
 
+def test_a_page_goes_on_when_flower_is_back_and_nothing_is_lost(visit: Open, stage: Stage, console: list[str]):
+    gallery.ask_budget.submit(run_id="before-restart")
+    page = visit("/ops/workflows?text=restart", user=ADA, url=stage.guarded.url)
+    expect(page.locator('tr[data-run="before-restart"]')).to_be_visible()
+
+    stage.guarded.stop()
+    expect(page.get_by_role("alert")).to_contain_text("connection to Flower is lost")
+    gallery.ask_budget.submit(run_id="during-restart")
+    stage.guarded.start()
+
+    expect(page.locator('tr[data-run="during-restart"]')).to_be_visible()
+    expect(page.locator('tr[data-run="before-restart"]')).to_be_visible()
+    expect(page.locator("#wf-trouble")).to_be_hidden()
+    console.clear()  # the browser said that nobody answered
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -17,6 +17,21 @@ const VERBS = {
   },
 };
 
+const UNDO = {
+  undo_retry: {
+    button: "Undo again…", title: "Undo what is owed?", do: "Undo", fields: ["reason"],
+    text: "What is owed is undone, the newest first, with all attempts anew, by a run of its own.",
+  },
+  undo_abort: {
+    button: "Undo no more…", title: "End this rollback for good?", do: "Undo no more", danger: true, fields: ["reason"], required: true,
+    text: "Nothing more is undone. What was owed stays on record, with who said so and why.",
+  },
+};
+const SKIP = {
+  do: "Leave it out", danger: true, fields: ["reason"], required: true,
+  text: "It was undone by hand, or need not be. Then the rest is undone.",
+};
+
 export function actions(model, settings) {
   if (settings.readOnly) return h("span", { class: "wf-faint" }, "read only");
   return Object.keys(VERBS).filter((verb) => model.can[verb]).map((verb) => h("button", {
@@ -40,6 +55,7 @@ export function promiseCard(model, waiting, settings) {
 
 export function sagaCard(model, settings) {
   const { entries, trouble } = model.sagas;
+  const may = (verb) => model.can[verb] && !settings.readOnly;
   const undoing = model.events.some((event) => event.kind.startsWith("saga."));
   if (!entries.length && !(trouble && undoing)) return null;
   return h("section", { class: "wf-card" }, h("h2", { class: "wf-h2" }, "Saga"),
@@ -48,12 +64,19 @@ export function sagaCard(model, settings) {
       h("thead", {}, h("tr", {}, ["Entry", "State", "Undone by"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, entries.map((entry) => h("tr", {}, h("th", { scope: "row" }, entry.name),
         h("td", {}, h("span", { class: `wf-pill wf-s-${SAGA[entry.state] || "waiting"}` }, words(entry.state))),
-        h("td", {}, entry.undo, entry.error ? h("span", { class: "wf-said" }, entry.error) : null)))))));
+        h("td", {}, entry.undo, entry.error ? h("span", { class: "wf-said" }, entry.error) : null,
+          entry.owed && may("undo_skip") ? h("button", { type: "button", class: "wf-link", "data-key": `skip ${entry.key}`,
+            onclick: () => ask({ ...SKIP, title: `Leave the undo of ${entry.name} out?` }, settings, "undo_skip", () => ({ entries: [entry.key] })),
+          }, "Leave out…") : null)))))),
+    h("div", { class: "wf-actions" }, Object.keys(UNDO).filter(may).map((verb) => h("button", {
+      type: "button", class: `wf-button${UNDO[verb].danger ? " wf-danger" : ""}`, "data-key": verb,
+      onclick: () => ask(UNDO[verb], settings, verb),
+    }, UNDO[verb].button))));
 }
 
 const SAGA = {
   begun: "running", unknown: "retrying", failed: "failed", done: "done", kept: "done", undoing: "compensating",
-  undo_failed: "compensation_failed", undone: "compensated", skipped: "stopped",
+  undo_failed: "compensation_failed", undone: "compensated", skipped: "stopped", aborted: "stopped",
 };
 
 async function resolve(name, settings) {
@@ -125,7 +148,7 @@ const label = (text, input) => h("label", { class: "wf-field" }, h("span", {}, t
 
 export function ask(verb, settings, name, more = () => ({})) {
   const dialog = find("wf-dialog");
-  const reason = verb.fields?.includes("reason") ? h("input", { name: "reason", autocomplete: "off", placeholder: "kept in its history" }) : null;
+  const reason = verb.fields?.includes("reason") ? h("input", { name: "reason", autocomplete: "off", required: verb.required, placeholder: "kept in its history" }) : null;
   const wrong = h("p", { class: "wf-bad", role: "alert" });
   const go = h("button", { type: "submit", class: `wf-button ${verb.danger ? "wf-danger-full" : "wf-primary"}` }, verb.do);
   const form = h("form", { method: "dialog", onsubmit: async (event) => {

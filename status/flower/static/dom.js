@@ -98,14 +98,31 @@ async function read(answer) {
 
 // Server-sent events. What is lost meanwhile does not matter: each connection begins with all that is shown.
 export function follow(url, tell) {
-  const source = new EventSource(url);
-  source.onmessage = (event) => {
-    const message = JSON.parse(event.data);
-    say(message.trouble ? `Nothing can be read just now: ${message.trouble}` : "");
-    tell(message);
+  let source = null;
+  let later = null;
+  let pause_ms = 1000;
+  const open = () => {
+    source = new EventSource(url);
+    source.onmessage = (event) => {
+      pause_ms = 1000;
+      const message = JSON.parse(event.data);
+      say(message.trouble ? `Nothing can be read just now: ${message.trouble}` : "");
+      tell(message);
+    };
+    source.onerror = () => {
+      say("The connection to Flower is lost; it is tried again.");
+      if (source.readyState !== EventSource.CLOSED) return; // the browser tries by itself
+      later = setTimeout(open, pause_ms);
+      pause_ms = Math.min(pause_ms * 2, 30_000);
+    };
   };
-  source.onerror = () => say("The connection to Flower is lost; it is tried again.");
-  return source;
+  open();
+  return {
+    close() {
+      clearTimeout(later);
+      source.close();
+    },
+  };
 }
 
 export function say(text) {

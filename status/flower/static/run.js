@@ -59,7 +59,7 @@ function show() {
   part("error", "wf-error", model.head.error, () => [error(model.head.error)]);
   timeline.show(model);
   graph();
-  part("data", "wf-data", [model.head, model.promises, model.sagas, waiting()], () => data());
+  part("data", "wf-data", [model.head, model.promises, model.sagas, model.can, waiting()], () => data());
   part("events", "wf-events", model.events, () => events());
 }
 
