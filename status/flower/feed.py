@@ -26,6 +26,9 @@ LOOK_S = 1.0
 #: Events are taken together for so long: a busy run has dozens a second, and nobody reads that fast.
 GATHER_S = 0.25
 
+#: One read waits at most so long: a page that was opened meanwhile waits with it.
+WAIT_S = 0.25
+
 #: After Redis did not answer.
 PAUSE_S = 2.0
 
@@ -149,7 +152,7 @@ class _Reading:
         if not self._followed:
             woken.wait(left_s)
             return set()
-        events = self._follower.read(left_s)
+        events = self._follower.read(min(left_s, WAIT_S))
         if events and left_s > GATHER_S:
             woken.wait(GATHER_S)
             events += self._follower.read(0.001)

@@ -243,7 +243,8 @@ class LiveRun(Live):
     async def get(self, run_id: str) -> None:
         """All about it, then what changes."""
         await self.read(lambda source: source.reader.result(check_run_id(run_id)))
-        await self.stream(partial(RunView, run_id))
+        version = self.get_argument("version", "", escape=False)
+        await self.stream(partial(RunView, run_id, version))
 
 
 class Assets(StaticFileHandler):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Sequence
 from time import monotonic
@@ -112,7 +114,8 @@ class Source:
         model, sagas = self._details.of(run_id), self._sagas(run_id)
         owes = model["head"]["final"] and any(entry["owed"] for entry in sagas["entries"])
         acts = {f"undo_{verb}": owes for verb in here.undo_acts}
-        return model | {"sagas": sagas, "can": model["can"] | acts}
+        whole = model | {"sagas": sagas, "can": model["can"] | acts}
+        return whole | {"version": _version(whole)}
 
     def step(self, run_id: str, place: str) -> dict[str, Any]:
         """What came of one step."""
@@ -149,3 +152,9 @@ class Source:
             for entry in found
         ]
         return {"entries": entries, "trouble": None}
+
+
+def _version(model: dict[str, Any]) -> str:
+    """Of all but the time: a page that has this one need not be told it again."""
+    text = json.dumps({name: value for name, value in model.items() if name != "now_ms"})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

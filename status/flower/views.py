@@ -97,11 +97,13 @@ class RunView:
     """The page of one run.
 
     Args:
+        version: Of what the page has read already.
         send: Called with each message, in the feed's thread.
     """
 
-    def __init__(self, run_id: str, send: Send) -> None:
+    def __init__(self, run_id: str, version: str, send: Send) -> None:
         self._run_id = run_id
+        self._version = version
         self._send = send
         self._told: dict[str, Any] = {}
         self._quiet = 0
@@ -113,6 +115,7 @@ class RunView:
     def begin(self, source: Source) -> None:
         self._told = {}
         self.changed(source, self.run_ids)
+        self._version = ""  # when it begins anew, what the page has is not known
 
     def changed(self, source: Source, run_ids: set[str]) -> None:
         if run_ids:
@@ -125,9 +128,9 @@ class RunView:
         except RunNotFound:
             self._send({"gone": True})
             return
-        news = difference(self._told, model)
+        news = {} if model["version"] == self._version else difference(self._told, model)
         self._told = model
-        if news.keys() - {"now_ms"}:
+        if news.keys() - {"now_ms", "version"}:
             self._send(news)
 
     def look(self, source: Source, totals: dict[str, Any]) -> None:

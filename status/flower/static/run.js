@@ -165,11 +165,13 @@ setInterval(() => {
   timeline.move();
 }, 250);
 
-get(`${base}/api/run/${encodeURIComponent(id)}`).then((found) => {
-  if (model) return;
+let source = null;
+const address = `${base}/api/run/${encodeURIComponent(id)}`;
+get(address).then((found) => {
   tick(found.now_ms);
   model = found;
   show();
-}).catch((failed) => say(failed.message));
-const source = follow(`${base}/api/run/${encodeURIComponent(id)}/live`, apply);
-addEventListener("pagehide", () => source.close());
+}).catch((failed) => say(failed.message)).finally(() => {
+  source = follow(`${address}/live?version=${model?.version || ""}`, apply);
+});
+addEventListener("pagehide", () => source?.close());

@@ -37,6 +37,7 @@ export class Timeline {
 
   show(model) {
     this.model = model;
+    this.still = null; // the model of a run that has ended and is shown: nothing moves
     this.zero = model.head.submitted_ms;
     const wanted = this.wanted(model);
     const cut = this.all ? wanted : wanted.slice(0, ROWS);
@@ -221,12 +222,14 @@ export class Timeline {
     if (!this.model) return;
     const { head, awaits } = this.model;
     const parts = awaits.flatMap((one) => one.parts);
+    if (this.still === this.model) return;
     const on = !head.final || parts.some((part) => part.state === "running");
     const last = Math.max(head.finished_ms || 0, ...(on ? [now()] : [0]), ...parts.map((part) => part.end_ms || 0), this.zero + 1);
     const span = last - this.zero;
     this.place.style.setProperty("--span", span);
     this.place.style.setProperty("--now", on ? now() - this.zero : span);
     this.line.hidden = !on;
+    this.still = on ? null : this.model;
     this.ticks(span);
     for (const row of this.rows.querySelectorAll("[data-since]")) {
       row.querySelector(".wf-tl-took").textContent = length(now() - Number(row.dataset.since));
