@@ -132,7 +132,9 @@ class Browser:
         self._redis = redis
         self._keys = keys
 
-    def page(self, wanted: Wanted, *, limit: int = 50, cursor: str | None = None, budget_s: float = BUDGET_S) -> Listing:
+    def page(
+        self, wanted: Wanted, *, limit: int = 50, cursor: str | None = None, budget_s: float = BUDGET_S
+    ) -> Listing:
         """Some of the runs that are wanted.
 
         Args:
