@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,19 +91,21 @@ class Filler:
         self._piped.send()
 
     def wide(self, run_id: str, steps: int) -> None:
-        """A run of one await of so many steps."""
+        """A run of one await of so many steps, which has ended."""
         self._submit(run_id, WORKFLOWS[3])
         self._open(run_id, 0, [_part(f"resize {n % 7}") for n in range(steps)])
         for p in range(steps):
             self._do(run_id, 0, p)
+        self._store.complete(run_id, seen="n0", token=run_id, state="completed", result='"done"')
         self._piped.send()
 
     def long(self, run_id: str, steps: int) -> None:
-        """A run of so many awaits of one step."""
+        """A run of so many awaits of one step, which has ended."""
         self._submit(run_id, WORKFLOWS[3])
         for n in range(steps):
             self._open(run_id, n, [_part(f"page {n % 7}")])
             self._do(run_id, n, 0)
+        self._store.complete(run_id, seen=f"n{steps - 1}", token=run_id, state="completed", result='"done"')
         self._piped.send()
 
     def _submit(self, run_id: str, workflow: str) -> None:
@@ -118,7 +121,7 @@ class Filler:
     def _do(self, run_id: str, n: int, p: int) -> None:
         ref, token = PartRef(run_id, n, str(p), f"n{n}", 1), f"{n}.{p}"
         self._store.begin(ref, token=token, where="w", name="x")
-        self._store.finish(ref, token=token, kind="done", outcome='v"x"', began_ms=0, name="x")
+        self._store.finish(ref, token=token, kind="done", outcome='v"x"', began_ms=round(time.time() * 1000), name="x")
 
 
 def _part(label: str) -> NewPart:

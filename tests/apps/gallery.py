@@ -90,9 +90,9 @@ def ship(sku: str, failures: int = 0) -> str:
 
 
 @step(name="warehouse.pick", retry=Retry(1))
-def pick(sku: str) -> str:
+def pick(aisle: str) -> str:
     _take(0.5)
-    raise TerminalError(f"aisle closed {MARKUP}", code=503)
+    raise TerminalError(f"aisle {aisle} is closed", code=503)
 
 
 @step(name="mail.send")
@@ -132,7 +132,7 @@ async def order(  # noqa: PLR0917  # as orders are
         paid = await saga.safe_step("payment").with_compensation(refund).execute(offers)
         run.update_status(phase="ship", progress=0.7)
         if broken:
-            await pick.s(sku)
+            await pick.s(broken)
         sent = await ship.s(sku, failures)
     run.update_status(phase="notify", progress=0.9)
     await fan_out(mail.s(customer), mail.s("warehouse@example.org"))

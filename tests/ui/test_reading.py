@@ -62,7 +62,7 @@ NAMELESS = """
 
 
 def open_pages(visit: Open, *, dark: bool) -> list[Page]:
-    gallery.order.submit("bob@example.org", "Bell", 250, broken="aisle", run_id=f"read-{dark}")
+    gallery.order.submit("bob@example.org", "Bell", 250, broken="7", run_id=f"read-{dark}")
     gallery.approve.submit(1, run_id=f"ask-{dark}")
     run = visit(f"/workflows/run/read-{dark}", dark=dark)
     expect(run.locator(".wf-head").get_by_text("compensated")).to_be_visible()

@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from apps import gallery
-from browser import PATIENCE_MS, Open, shoot
+from bench.filling import Filler
+from browser import PATIENCE_MS, Open, Stage, shoot
 from waiting import wait_until
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -38,8 +39,7 @@ def test_a_success_is_seen_as_it_goes_on(visit: Open):
     assert "4111" not in page.content()
     assert "hunter2" not in page.content()
     wait_until(lambda: "undone" in page.locator("#wf-data").inner_text(), "the late loser is undone", 30)
-    shoot(page, "run")
-    shoot(page, "run-full", full=True)
+    shoot(page, "run-success", full=True)
 
 
 def test_a_race_shows_who_won_and_who_was_stopped(visit: Open):
@@ -53,17 +53,18 @@ def test_a_race_shows_who_won_and_who_was_stopped(visit: Open):
 
 
 def test_a_compensation_shows_what_undoes_what(visit: Open):
-    gallery.order.submit("bob@example.org", "Bell", 250, broken="aisle", run_id="undone")
-    page = visit("/workflows/run/undone")
+    gallery.order.submit("bob@example.org", "Bell", 250, broken="7", run_id="order-1042")
+    page = visit("/workflows/run/order-1042", height=1240)
 
     expect(page.locator(".wf-head").get_by_text("compensated")).to_be_visible()
-    expect(page.locator(".wf-error")).to_contain_text("TerminalError in warehouse.pick: aisle closed")
+    expect(page.locator(".wf-error")).to_contain_text("TerminalError in warehouse.pick: aisle 7 is closed")
     expect(node(page, "3.0")).to_have_class("wf-node wf-s-failed wf-k-step")
     expect(page.locator(".wf-node.wf-k-undo")).to_have_count(3)
     expect(page.locator(".wf-undoes")).to_have_count(3)
     expect(page.get_by_role("region", name="Saga entries").get_by_text("undone", exact=True)).to_have_count(3)
+    shoot(page, "run")
     page.get_by_text("Traceback", exact=True).click()
-    expect(page.locator(".wf-error pre")).to_contain_text("await pick.s(sku)")
+    expect(page.locator(".wf-error pre")).to_contain_text("await pick.s(broken)")
     shoot(page, "run-compensated", full=True)
 
 
@@ -79,6 +80,26 @@ def test_children_batches_quorums_and_timers_are_in_the_graph(visit: Open):
     expect(page.get_by_role("heading", name="report-first")).to_be_visible()
     page.get_by_role("link", name="report/0.0").click()
     expect(page.get_by_role("heading", name="report", exact=True)).to_be_visible()
+
+
+def test_a_run_of_a_thousand_steps_is_shown_as_a_whole(visit: Open, stage: Stage):
+    with stage.valkey.client() as client:
+        filler = Filler(client)
+        filler.wide("wide", 1000)
+        filler.long("long", 1000)
+
+    page = visit("/workflows/run/wide")
+    expect(page.locator(".wf-cell.wf-s-done")).to_have_count(1000)
+    expect(page.locator(".wf-tl-step")).to_have_count(30)
+    shoot(page, "run-wide")
+    page.get_by_role("button", name="show all 1000 parts").click()
+    page.get_by_role("button", name="rows more").click()
+    expect(page.locator(".wf-tl-step")).to_have_count(1000)
+
+    page = visit("/workflows/run/long")
+    expect(page.locator(".wf-graph")).to_contain_text("950 awaits more")
+    expect(page.locator(".wf-tl-step")).to_have_count(400)
+    shoot(page, "run-long")
 
 
 def test_a_sleep_says_until_when(visit: Open):
@@ -104,7 +125,7 @@ def test_a_step_tells_its_value_or_its_error(visit: Open):
 
 def test_what_a_run_says_is_text_and_never_markup(visit: Open):
     gallery.odd_names.submit(run_id="odd").result(timeout_s=30)
-    gallery.order.submit("bob@example.org", "Bell", 250, broken="aisle", run_id="odd-error")
+    gallery.order.submit("bob@example.org", "Bell", 250, broken=gallery.MARKUP, run_id="odd-error")
     page = visit("/workflows/run/odd")
     expect(page.get_by_text(gallery.MARKUP, exact=True).first).to_be_visible()
     expect(page).to_have_title("odd · Workflows · Flower")
@@ -132,7 +153,7 @@ def test_a_run_that_is_not_there_is_a_page_that_says_so(visit: Open, path: str, 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_run_fits_a_telephone(visit: Open, dark: bool):
-    gallery.order.submit("bob@example.org", "Bell", 250, broken="aisle", run_id=f"small-{dark}")
+    gallery.order.submit("bob@example.org", "Bell", 250, broken="7", run_id=f"small-{dark}")
     page = visit(f"/workflows/run/small-{dark}", width=390, height=800, dark=dark)
 
     expect(page.locator(".wf-head").get_by_text("compensated")).to_be_visible()

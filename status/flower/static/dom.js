@@ -45,7 +45,8 @@ export function length(ms) {
 }
 
 export function age(ms) {
-  return ms < 1000 ? "now" : length(Math.floor(ms / 1000) * 1000);
+  if (ms < 1000) return "now";
+  return ms < 60_000 ? `${Math.floor(ms / 1000)} s` : length(ms);
 }
 
 const two = (number, digits = 2) => String(number).padStart(digits, "0");

@@ -120,11 +120,11 @@ export class Timeline {
     return h("div", { class: "wf-tl-row wf-tl-join", role: "row" },
       h("div", { class: "wf-tl-name", role: "rowheader" }, h("b", {}, kindText(one)),
         h("span", { class: "wf-faint" }, ` ${joinText(one)}`)),
-      h("div", { class: "wf-tl-said", role: "cell" }, verdictText(one),
+      h("div", { class: "wf-tl-said", role: "cell" }, verdictText(one), hidden > 0 ? " · " : "",
         hidden > 0 ? h("button", { type: "button", class: "wf-link", onclick: () => {
           this.whole.add(one.n);
           this.show(this.model);
-        } }, ` show all ${one.parts.length} parts`) : null,
+        } }, `show all ${one.parts.length} parts`) : null,
         left > 0 ? ` · ${left} more to come` : ""),
       h("div", { class: "wf-tl-took", role: "cell" }));
   }
@@ -135,7 +135,7 @@ export class Timeline {
     const took = start ? length((end || now()) - start) : part.end_ms ? length(part.end_ms - one.opened_ms) : "";
     const said = [words(part.state), part.tries.length || part.attempt > 1 ? `attempt ${part.attempt}` : "", part.won ? "won" : ""];
     const text = said.filter(Boolean).join(", ");
-    const row = h("div", { class: `wf-tl-row wf-tl-step${join ? " wf-tl-in" : ""}`, role: "row", id: `step-${part.place}` },
+    const row = h("div", { class: `wf-tl-row wf-tl-step${join ? " wf-tl-in" : ""}${part.kind === "undo" ? " wf-tl-undo" : ""}`, role: "row", id: `step-${part.place}` },
       h("div", { class: "wf-tl-name", role: "rowheader" },
         h("button", { type: "button", class: "wf-tl-button", "aria-expanded": String(this.open.has(part.place)),
           "aria-label": `${part.name}, ${text}`, onclick: (event) => this.unfold(part, event.currentTarget) },
