@@ -64,7 +64,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock (needs uv on PATH o
 	@mv $(LOCK).new $(LOCK)
 
 clean:  ## remove what make and the tools have made; runs and orders in .data/ stay
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist .shots .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

@@ -20,6 +20,9 @@ POLICIES = {
     "map_concurrent": "all", "race_promise_with_timeout": "all",
 }  # fmt: skip
 
+#: Parts that no worker makes, by how the timeline calls them.
+OUTSIDE = {PROMISE: "promise", "channel ": "channel", "sleep": "sleep"}
+
 HOW = {"e": "failed", "t": "timed out", "l": "lost"}
 
 
@@ -107,7 +110,7 @@ def _part(raw: Raw, place: str, one: Mapping[str, Any], mask: Mask) -> dict[str,
     return {
         "place": place,
         "p": p,
-        "name": mask.text(name.removeprefix(PROMISE)),
+        "name": mask.text(name if queue else name.removeprefix(PROMISE).removeprefix("channel ")),
         "kind": _kind(one["kind"], p, name, queue, child),
         "queue": "" if child else queue,
         "state": state,
@@ -130,9 +133,8 @@ def _kind(of: str, p: str, name: str, queue: str, child: str | None) -> str:
         return "child"
     if of == "undo" or p.endswith("u"):
         return "undo"
-    if queue:
-        return "step"
-    return "promise" if name.startswith(PROMISE) else "sleep"
+    outside = next((kind for prefix, kind in OUTSIDE.items() if name.startswith(prefix)), "")
+    return "step" if queue or not outside else outside
 
 
 def _tries(text: str) -> list[dict[str, Any]]:

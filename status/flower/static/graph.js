@@ -12,7 +12,7 @@ const DOTS = 24; // a join of more parts than this is drawn as dots
 const DOT = 9;
 const LANE = 9; // of the lines that lead from undos to what they undo
 const LONG = 60; // of more awaits than this the middle is left out
-const KINDS = { step: "", sleep: "timer", promise: "promise", child: "run", undo: "undo" };
+const KINDS = { step: "", sleep: "timer", promise: "promise", channel: "channel", child: "run", undo: "undo" };
 
 export function draw(model, width, base) {
   return new Drawing(model, Math.max(280, width), base).svg();
@@ -142,7 +142,7 @@ class Drawing {
     const href = part.child ? `${this.base}/run/${encodeURIComponent(part.child)}` : `#step-${part.place}`;
     this.nodes.push(s("a", { href, class: `wf-node wf-s-${part.state} wf-k-${part.kind}${part.won ? " wf-won" : lost ? " wf-lost" : ""}`,
       "data-place": part.place, "aria-label": `${part.name}, ${text}${part.won ? ", won" : ""}` },
-      s("rect", { class: "wf-node-box", x, y, width: wide, height: HIGH, rx: part.kind === "sleep" || part.kind === "promise" ? 20 : 6 }),
+      s("rect", { class: "wf-node-box", x, y, width: wide, height: HIGH, rx: ["sleep", "promise", "channel"].includes(part.kind) ? 20 : 6 }),
       s("text", { class: "wf-node-sign", x: x + 11, y: y + 25 }, part.won ? "★" : part.kind === "child" ? "»" : part.kind === "sleep" ? "◷" : sign(part.state)),
       s("text", { class: "wf-node-name", x: x + 28, y: y + 17 }, fit(part.name, wide - 34, 7)),
       s("text", { class: "wf-node-more", x: x + 28, y: y + 31 }, fit(text, wide - 34, 5.9)),

@@ -152,7 +152,7 @@ export class Timeline {
     const bars = [];
     const action = part.undoes && one.parts.find((other) => other.place === part.undoes);
     let at = action?.end_ms || one.opened_ms;
-    const rests = part.kind === "sleep" || part.kind === "promise";
+    const rests = ["sleep", "promise", "channel"].includes(part.kind);
     if (rests) {
       const end = part.state === "waiting" ? null : part.end_ms || one.decided_ms;
       return [this.bar(`rest wf-s-${part.state}`, at, end, part.due_ms ? `until ${clock(part.due_ms)}` : "")];
