@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -133,7 +134,7 @@ class _Reading:
         """Begin with what is new, wait for something to happen, and tell it."""
         woken.clear()
         for view in new:
-            view.begin(self._source)
+            _tell(view, partial(view.begin, self._source))
         # What happened to a run between the first reading and this is asked for again.
         changed = self._follow(views)
         left_s = max(0.0, self._look_s - monotonic())
@@ -141,12 +142,12 @@ class _Reading:
             changed |= self._wait(left_s, woken)
         if changed:
             for view in views:
-                view.changed(self._source, changed & view.run_ids)
+                _tell(view, partial(view.changed, self._source, changed & view.run_ids))
         if monotonic() >= self._look_s:
             self._look_s = monotonic() + LOOK_S
             totals = self._source.totals()
             for view in views:
-                view.look(self._source, totals)
+                _tell(view, partial(view.look, self._source, totals))
 
     def _wait(self, left_s: float, woken: threading.Event) -> set[str]:
         if not self._followed:
@@ -167,3 +168,20 @@ class _Reading:
         self._follower.follow_many(fresh)
         self._followed = wanted
         return fresh
+
+
+def _tell(view: View, tell: Callable[[], None]) -> None:
+    """Let one view be told; what is wrong with it alone must not keep the others waiting.
+
+    Raises:
+        RedisError: That is no fault of the view.
+    """
+    try:
+        tell()
+    except OrchestrationError as error:
+        view.trouble(str(error))
+    except (RedisError, OSError):
+        raise
+    except Exception as error:
+        logger.exception("a live view of workflows could not be told")
+        view.trouble(str(error))

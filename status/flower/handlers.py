@@ -18,10 +18,14 @@ from status.flower.base import STATIC, ApiHandler, TabHandler, version
 from status.flower.feed import Send, View
 from status.flower.views import ListView, RunView
 from status.promises import check_name
+from status.reading import decode_cursor
 from status.records import RUN_ID, check_run_id
 
 #: Rows of a page of the list.
 ROWS = 50
+
+#: Rows that a program may ask for at once.
+MOST_ROWS = 1000
 
 #: Messages that a browser has not taken yet. With more it is let go, and begins anew when it comes back.
 BACKLOG = 200
@@ -90,9 +94,13 @@ class Runs(ApiHandler):
                 text=self.get_argument("text", "", escape=False),
             )
             limit = int(self.get_argument("limit", str(ROWS), escape=False))
+            cursor = self.get_argument("cursor", "", escape=False) or None
+            decode_cursor(cursor)
         except (ConfigError, ValueError) as error:
             raise HTTPError(400, log_message=str(error)) from error
-        return wanted, limit, self.get_argument("cursor", "", escape=False) or None
+        if not 1 <= limit <= MOST_ROWS:
+            raise HTTPError(400, log_message=f"limit must be from 1 to {MOST_ROWS}, got {limit}")
+        return wanted, limit, cursor
 
 
 class Run(ApiHandler):

@@ -10,6 +10,7 @@ from status.browsing import Row, Wanted
 from status.errors import RunNotFound
 from status.flower.feed import Send
 from status.flower.source import Source
+from status.reading import encode_cursor
 
 #: Where no index has just the runs that are wanted, so many of the newest are looked through each second.
 LOOKED_THROUGH = 500
@@ -90,7 +91,10 @@ class ListView:
         return [row for row in source.browser.rows(mine).values() if self._wanted.has(row)]
 
     def _tell(self, source: Source, rows: Any) -> None:
-        self._send({"rows": [source.row(row) for row in rows], "order": self._order})
+        full = len(self._order) == self._limit
+        # What follows this page as it is now: new runs have moved others on to the next.
+        after = encode_cursor(self._rows[self._order[-1]].place) if full else None
+        self._send({"rows": [source.row(row) for row in rows], "order": self._order, "cursor": after})
 
 
 class RunView:

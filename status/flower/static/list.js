@@ -81,7 +81,10 @@ function goLive() {
   const also = wanted.text || wanted.workflow ? [...rows.keys()].join() : "";
   source = follow(`${base}/api/live?${query({ cursor, also })}`, (message) => {
     if (message.totals) showTotals(message.totals);
-    if (message.order) merge(message.rows, message.order, true);
+    if (!message.order) return;
+    merge(message.rows, message.order, true);
+    if (message.cursor) following = message.cursor;
+    place();
   });
 }
 
