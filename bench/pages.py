@@ -29,7 +29,7 @@ import redis
 from bench.__main__ import FAILURES
 from bench.children import Child, free_port
 from bench.filling import Filler
-from bench.measure import Plan, Stage, on_stage
+from bench.stage import Crew, Stage, on_stage
 
 OUT = Path(__file__).parent / "results" / "pages.json"
 
@@ -43,6 +43,12 @@ LISTS = {
     "part_of_an_id": "text=order-0001",
     "whole_id": "text=order-000007",
 }
+
+#: For all orders of a turn.
+WAIT_S = 180.0
+
+#: Orders before anything is measured.
+WARM_UP = 20
 
 #: Pages that watch while orders are sold: half of them the list, half of them a run.
 WATCHING = 10
@@ -144,23 +150,23 @@ def watching(flower: Flower, paths: Sequence[str]) -> Iterator[Callable[[], int]
             thread.join(5)
 
 
-def throughput(flower: Flower, stage: Stage, plan: Plan) -> dict[str, Any]:
+def throughput(flower: Flower, stage: Stage, number: int, pairs: int) -> dict[str, Any]:
     """Orders a second without and with pages that watch, in turn."""
-    (side,) = stage.sides
-    stage.complete(side, [f"warm-{n}" for n in range(plan.warm_up)], plan.wait_s)
+    side = stage.side("ours")
+    stage.complete(side, [f"warm-{n}" for n in range(WARM_UP)], WAIT_S)
     rates: dict[str, list[float]] = {"alone": [], "watched": []}
     messages = 0
-    for pair in range(plan.pairs):
+    for pair in range(pairs):
         for name, theirs in rates.items():
-            orders = [f"{name}-{pair}-{n}" for n in range(plan.orders)]
+            orders = [f"{name}-{pair}-{n}" for n in range(number)]
             pages = ["/workflows/api/live"] * (WATCHING // 2)
             pages += [f"/workflows/api/run/{order}/live" for order in orders[: WATCHING // 2]]
-            stage.settle(plan.wait_s)
+            stage.settle(WAIT_S)
             with ExitStack() as open_pages:
                 count = open_pages.enter_context(watching(flower, pages)) if name == "watched" else int
                 began_s = time.perf_counter()
-                stage.complete(side, orders, plan.wait_s)
-                theirs.append(plan.orders / (time.perf_counter() - began_s))
+                stage.complete(side, orders, WAIT_S)
+                theirs.append(number / (time.perf_counter() - began_s))
                 messages += count()
     alone, watched = (statistics.median(rates[name]) for name in rates)
     return {
@@ -173,17 +179,19 @@ def throughput(flower: Flower, stage: Stage, plan: Plan) -> dict[str, Any]:
     }
 
 
-def run(finished: int, running: int, plan: Plan) -> dict[str, Any]:
+def run(finished: int, running: int, orders: int, pairs: int) -> dict[str, Any]:
     """Measure, with processes of its own.
 
     Raises:
         ChildFailed: One of them did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="pages-") as name, on_stage(plan, Path(name)) as stage:
+    crew = Crew(name="pages", module="order", packages=("ours",))
+    with tempfile.TemporaryDirectory(prefix="pages-") as name, on_stage([crew], Path(name)) as stages:
+        stage = stages["pages"]
         flower = Flower(Path(name))
         flower.start()
         try:
-            watched = throughput(flower, stage, plan)
+            watched = throughput(flower, stage, orders, pairs)
             for worker in stage.workers:
                 worker.stop()  # what is put in now is to stay as it is
             client = stage.valkey.client()
@@ -216,14 +224,10 @@ def main() -> int:
     options = parser.parse_args()
     if not (0 <= options.finished <= 1_000_000 and 0 <= options.running <= 100_000):
         parser.error("--finished must be from 0 to 1000000 and --running to 100000")
-    plan = Plan(
-        sides=("ours",), pairs=options.pairs, orders=options.orders, singles=0, warm_up=20, wait_s=180.0,
-        pool="prefork", concurrency=2,
-    )  # fmt: skip
     # A SIGTERM ends the processes as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        results = run(options.finished, options.running, plan)
+        results = run(options.finished, options.running, options.orders, options.pairs)
     except (*FAILURES, redis.RedisError) as failed:
         print(f"pages: {failed}", file=sys.stderr)
         return 1

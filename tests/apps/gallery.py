@@ -114,6 +114,13 @@ def odd(n: int) -> int:
     return n
 
 
+@step(name="carrier.cancel", retry=Retry(1))
+def cancel_carrier(booking: str | None, key: str) -> None:
+    """Gives up, until somebody has mended it."""
+    if not redis.Redis.from_url(os.environ["REDIS_URL"]).get(key):
+        raise TerminalError("the carrier does not answer", code=503)
+
+
 # --- workflows -------------------------------------------------------------------------
 
 
@@ -179,6 +186,15 @@ async def retried(run: Run, failures: int) -> str:
 async def mended(run: Run, key: str) -> str:
     await check.s("first")
     return await fail_once.s(key)
+
+
+@workflow(name="orders.stuck")
+async def stuck(run: Run, key: str) -> None:
+    """Its last undo gives up, until it is mended."""
+    async with Saga(run, "order", retry=Retry(1)) as saga:
+        await saga.safe_step("reservation").with_compensation(release).execute(reserve.s("Anvil"))
+        await saga.safe_step("carrier").with_compensation(cancel_carrier, key).execute(check.s("Anvil"))
+        await pick.s("9")
 
 
 @workflow(name="odd.names")

@@ -119,6 +119,47 @@ def test_a_promise_is_rejected_with_a_message(visit: Open):
     assert operators("to-reject") == [("reject", "flower")]
 
 
+def stopped(run_id: str) -> None:
+    """A run whose rollback stopped at an undo that gave up."""
+    handle = gallery.stuck.submit("carrier-is-back", run_id=run_id)
+    wait_until(lambda: handle.status().state == "compensation_failed", "its undo gave up", 30)
+
+
+def test_an_undo_that_gave_up_is_left_out_and_the_rest_undone(visit: Open):
+    stopped("to-skip")
+    page = visit("/workflows/run/to-skip")
+    entries = page.get_by_role("region", name="Saga entries")
+    entries.get_by_role("row", name="carrier").get_by_role("button", name="Leave out…").click()
+    confirm(page, "Leave it out")
+    expect(page.get_by_role("dialog")).to_be_visible()  # it wants a reason
+    page.get_by_label("Reason").fill("called them")
+    confirm(page, "Leave it out")
+
+    expect(entries.get_by_text("skipped", exact=True)).to_be_visible()
+    expect(entries.get_by_text("undone", exact=True)).to_be_visible()
+    expect(page.locator(".wf-head").get_by_text("compensated")).to_be_visible()
+    assert operators("to-skip") == [("skip", "flower")]
+    shoot(page, "run-skipped", full=True)
+
+
+def test_a_rollback_that_stopped_is_ended_or_tried_again(visit: Open, stage: Stage):
+    stopped("to-abort")
+    page = visit("/workflows/run/to-abort")
+    page.get_by_role("button", name="Undo no more…").click()
+    page.get_by_label("Reason").fill("lost")
+    confirm(page, "Undo no more")
+    expect(page.locator("#wf-data").get_by_text("aborted", exact=True)).to_have_count(2)
+
+    stopped("to-undo-again")
+    with redis.Redis.from_url(stage.valkey.url) as client:
+        client.set("carrier-is-back", "1", ex=300)
+    page = visit("/workflows/run/to-undo-again")
+    page.get_by_role("button", name="Undo again…").click()
+    confirm(page, "Undo")
+    expect(page.locator(".wf-head").get_by_text("compensated")).to_be_visible()
+    assert (operators("to-abort"), operators("to-undo-again")) == ([("abort", "flower")], [("retry", "flower")])
+
+
 # --- who is let to ---------------------------------------------------------------------
 
 
