@@ -67,7 +67,7 @@ docs: .venv/.stamp  ## build the documentation into site/, strictly; it asks nob
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove what make and the tools have made; runs and orders in .data/ stay
-	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist site .shots .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

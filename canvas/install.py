@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from canvas import engine as engines
 from canvas import queue_figures, stock, submitted
 from canvas.prefetch import Prefetch
-from canvas.promises import check_value
+from canvas.promises import check_value, describe_value
 from canvas.pulse import Pulse
 from canvas.serving import Serving
 from canvas.unknown import TurnDown
@@ -48,6 +48,7 @@ def install(app: Celery, *, redis_url: str | None = None) -> None:
     here.wake_with(lambda run_id, stop: engines.of(app).wake(run_id, stop))
     here.follow_with(lambda run_id, ending: engines.of(app).follow(run_id, ending))
     figures.queues_with(lambda: queue_figures.look(app))
+    here.describe_values_with(lambda run_id, name: describe_value(engines.of(app), run_id, name))
     here.check_values_with(lambda run_id, name, text: check_value(engines.of(app), run_id, name, text))
     app.steps["worker"].add(Pulse)
     app.steps["consumer"].add(Prefetch)

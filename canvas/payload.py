@@ -38,6 +38,13 @@ class Adapter:
                 "pydantic model or plain types"
             ) from error
 
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of what may be given; empty for a type that has none."""
+        try:
+            return self._adapter.json_schema()
+        except PydanticUserError:
+            return {}
+
     def jsonable(self, value: Any) -> Any:
         """The value as plain lists, dicts, strings and numbers."""
         # Looked at first, since a workflow makes its calls anew at each replay.

@@ -64,6 +64,10 @@ class Promise(Part[T], Generic[T]):
         self._refuse("reject")
         return promises.reject(run_id, self.name, error, code)
 
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of its value."""
+        return self._adapter.schema()
+
     def _refuse(self, verb: str) -> None:
         refuse_in_workflow(f"{self!r}.{verb}(...)", "let a step do it")
 
@@ -102,6 +106,15 @@ def check_value(engine: Engine, run_id: str, name: str, text: str) -> None:
     for part in recipe.parts if recipe else ():
         if isinstance(part, Promise | Receive) and part.task_name == name:
             part.value(text)
+
+
+def describe_value(engine: Engine, run_id: str, name: str) -> dict[str, Any] | None:
+    """The JSON schema of what a run wants of a promise that it waits for, if its workflow is known here."""
+    from canvas.turn import asked_by  # noqa: PLC0415
+
+    recipe = asked_by(engine, run_id)
+    found = (part for part in recipe.parts if isinstance(part, Promise) and part.name == name) if recipe else ()
+    return next((part.schema() for part in found), None)
 
 
 def promise(name: str, type: type[T]) -> Promise[T]:  # noqa: A002

@@ -159,3 +159,11 @@ def _listed(known: Sequence[Entry]) -> str:
         if entry.state.owed
     ]
     return f"owed, newest first: {', '.join(owed)}" if owed else "nothing is owed"
+
+
+#: For pages that act on undos; `entries` are keys of the log.
+here.undo_acts.update(
+    retry=lambda run_id, _entries, reason, by: retry(run_id, by=by, reason=reason).handle.run_id,
+    skip=lambda run_id, entries, reason, by: skip(run_id, *entries, by=by, reason=reason).handle.run_id,
+    abort=lambda run_id, _entries, reason, by: abort(run_id, by=by, reason=reason).handle.run_id,
+)

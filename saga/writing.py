@@ -9,9 +9,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from canvas import undoing
 from saga import database
-from saga.log import Begin, EntryState, Move, SagaLog
+from saga.log import Begin, Entry, EntryState, Move, SagaLog
 from status import here
 from status.errors import ConfigError, LogUnavailable
+from status.models import Entered
 from status.places import places, without_password
 
 
@@ -72,3 +73,25 @@ def _owed(run_id: str) -> list[str]:
 
 
 here.owed.append(_owed)
+
+
+def _entered(run_id: str) -> list[Entered]:
+    database.check_there()
+    with reachable():
+        return [_shown(entry) for entry in SagaLog().of_run(run_id)]
+
+
+def _shown(entry: Entry) -> Entered:
+    return Entered(
+        key=entry.key,
+        saga=entry.saga,
+        name=entry.name,
+        state=entry.state.value,
+        undo=str(entry.undo.get("task", "")),
+        place=str(entry.undo.get("undoes") or "").rpartition("/")[2],
+        error=entry.error,
+        owed=entry.state.owed,
+    )
+
+
+here.entered.append(_entered)

@@ -34,6 +34,17 @@ class Follower:
         self._at[stream] = last[0][0] if last else "0-0"
         self._runs[stream] = run_id
 
+    def follow_many(self, run_ids: Iterable[str]) -> None:
+        """Read of these runs, too, from their next events on; in one round trip."""
+        wanted = {self._keys.events(run_id): run_id for run_id in run_ids}
+        new = [stream for stream in wanted if stream not in self._at]
+        pipe = self._redis.pipeline(transaction=False)
+        for stream in new:
+            pipe.xrevrange(stream, count=1)
+        for stream, last in zip(new, pipe.execute() if new else [], strict=True):
+            self._at[stream] = last[0][0] if last else "0-0"
+            self._runs[stream] = wanted[stream]
+
     def forget(self, run_id: str) -> None:
         """Read of this run no more."""
         stream = self._keys.events(run_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from status.errors import StoreUnavailable
+from status.models import Entered
 from status.places import places, running, without_password
 from status.reading import Reader
 from status.records import Claim, Ending
@@ -36,11 +38,19 @@ _wake: Callable[[str, Sequence[Claim]], object] | None = None
 _follow: Callable[[str, Ending], object] | None = None
 _check_value: Callable[[str, str, str], object] | None = None
 
+_describe_value: Callable[[str, str], Mapping[str, Any] | None] | None = None
+
 #: Each is asked what a run has entered and nobody has undone; sagas register themselves.
 owed: list[Callable[[str], Sequence[str]]] = []
 
 #: Each is asked whether it knows what a run has entered, and that nothing of it is owed any more.
 settled: list[Callable[[str], bool]] = []
+#: What an operator may do about what a run still owes (`retry`, `skip`, `abort`): called with run id, keys of entries,
+#: reason and who asks; gives the id of the run that does it. Sagas register themselves.
+undo_acts: dict[str, Callable[[str, Sequence[str], str, str], str]] = {}
+
+#: Each is asked what a run has entered in sagas, whatever became of it; sagas register themselves.
+entered: list[Callable[[str], Sequence[Entered]]] = []
 
 
 def use(redis_url: str | None) -> None:
@@ -115,6 +125,22 @@ def check_value(run_id: str, name: str, text: str) -> None:
     """
     if _check_value is not None:
         _check_value(run_id, name, text)
+
+
+def describe_values_with(describe: Callable[[str, str], Mapping[str, Any] | None]) -> None:
+    """Say how this process finds out what a run wants of a promise, for a form.
+
+    Args:
+        describe: Called with run id and promise; gives a JSON schema, or None if it is not known.
+    """
+    global _describe_value  # noqa: PLW0603
+    with _lock:
+        _describe_value = describe
+
+
+def describe_value(run_id: str, name: str) -> Mapping[str, Any] | None:
+    """The JSON schema of what a run wants of a promise; None: it is not known here."""
+    return _describe_value(run_id, name) if _describe_value is not None else None
 
 
 def canceller() -> Callable[[str, str], object] | None:

@@ -96,6 +96,28 @@ class Event:
     detail: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entered:
+    """What a run entered in a saga, as the saga's log has it.
+
+    Attributes:
+        key: Of the entry in the log.
+        state: As the log calls it: `begun`, `done`, `undoing`, `undone`, ...
+        undo: The task that undoes it.
+        place: `await.part` of the action; '' if there is none.
+        owed: Whether it may still have to be undone.
+    """
+
+    key: str
+    saga: str
+    name: str
+    state: str
+    undo: str
+    place: str
+    error: str | None
+    owed: bool
+
+
 @dataclass(frozen=True)
 class Page:
     """Some of the runs, newest first; `cursor` asks for the next page, None: there is none."""

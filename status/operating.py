@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -40,8 +40,11 @@ VERDICT_OF = {
 RETRIED = frozenset({State.FAILED, State.TIMED_OUT, State.CANCELLED})
 
 
-def retry(store: Store, run_id: str) -> None:
+def retry(store: Store, run_id: str, *, by: str = "") -> None:
     """Take a run up again from the await that failed; a parked one looks again at its code.
+
+    Args:
+        by: The operator who asks, for the history; '': a program.
 
     Raises:
         RunNotFound: There is no such run.
@@ -59,7 +62,8 @@ def retry(store: Store, run_id: str) -> None:
         n = failed_await(record)
         if state in FINAL:
             _refuse_before_its_child(store, record, n)
-        answer = store.retry(run_id, n, finished_ms=record.fields.get("finished_ms", ""), token=token)
+        ended_ms = record.fields.get("finished_ms", "")
+        answer = store.retry(run_id, n, finished_ms=ended_ms, token=token, by=by)
         if answer != "moved":
             return
 
@@ -67,11 +71,15 @@ def retry(store: Store, run_id: str) -> None:
 def _refuse_undone(record: RunRecord, state: State) -> None:
     if state not in RETRIED:
         raise RetryRefused(f"run {record.run_id} is {state}: {_INSTEAD[state]}")
-    kinds = (str(entry["fp"]).partition("(")[0] for entry in _entries(record.journal).values())
-    if any(kind in {"settle", "undo"} for kind in kinds):
+    if has_undone(str(entry["fp"]) for entry in _entries(record.journal).values()):
         raise RetryRefused(
             f"run {record.run_id} is {state} and has begun to undo what it did: submit it anew, with another run id"
         )
+
+
+def has_undone(fingerprints: Iterable[str]) -> bool:
+    """Whether a run whose awaits are these has begun to undo what it did."""
+    return any(fingerprint.partition("(")[0] in {"settle", "undo"} for fingerprint in fingerprints)
 
 
 def _refuse_before_its_child(store: Store, record: RunRecord, n: int) -> None:
@@ -170,12 +178,13 @@ def without_failed_undo(record: RunRecord) -> tuple[State, ErrorInfo | None]:
     return (State.TIMED_OUT if error.code == 408 else State.CANCELLED), error
 
 
-def abandon(store: Store, run_id: str, reason: str, owed: Sequence[str]) -> Ending:
+def abandon(store: Store, run_id: str, reason: str, owed: Sequence[str], *, by: str = "") -> Ending:
     """End a run as it stands, without asking its workflow.
 
     Args:
         owed: What it entered in sagas and nobody has undone. If there is any, the run ends as
             `compensation_failed`, for an operator; else as `cancelled`.
+        by: The operator who asks, for the history; '': a program.
 
     Raises:
         RunNotFound: There is no such run.
@@ -184,7 +193,7 @@ def abandon(store: Store, run_id: str, reason: str, owed: Sequence[str]) -> Endi
     left = f"; not undone: {', '.join(owed)}" if owed else ""
     message = f"abandoned{': ' if reason else ''}{reason}{left}"
     error = ErrorInfo(None, qualified_name(Cancelled), message, 409)
-    return store.abandon(run_id, reason, token=uuid4().hex, state=state, error=error_to_json(error))
+    return store.abandon(run_id, reason, token=uuid4().hex, state=state, error=error_to_json(error), by=by)
 
 
 def owed_of(run_id: str) -> Sequence[str]:

@@ -49,27 +49,30 @@ def json_text(value: Any, what: str = "a promise's value", instead: str = "the p
     return text
 
 
-def resolve(run_id: str, name: str, text: str) -> Answer:
+def resolve(run_id: str, name: str, text: str, *, by: str = "") -> Answer:
     """Give a promise a value, as JSON text.
+
+    Args:
+        by: The operator who says so, for the history; '': a program.
 
     Raises:
         ConfigError: Run id or name is malformed.
         StoreUnavailable: Redis does not answer; ask again, with the same value.
     """
-    return _settle(run_id, name, "v" + text)
+    return _settle(run_id, name, "v" + text, by)
 
 
-def reject(run_id: str, name: str, error: str, code: int) -> Answer:
+def reject(run_id: str, name: str, error: str, code: int, *, by: str = "") -> Answer:
     """Let a promise fail; raises as `resolve` does."""
     if not isinstance(code, int) or isinstance(code, bool):
         raise ConfigError(f"the code of a rejected promise is a whole number, got {code!r}")
-    return _settle(run_id, name, "e" + error_to_json(ErrorInfo(name, REJECTED, str(error), code)))
+    return _settle(run_id, name, "e" + error_to_json(ErrorInfo(name, REJECTED, str(error), code)), by)
 
 
-def _settle(run_id: str, name: str, outcome: str) -> Answer:
+def _settle(run_id: str, name: str, outcome: str, by: str) -> Answer:
     store = here.store()
     try:
-        answer, ending = store.resolve(check_run_id(run_id), check_name(name), outcome, token=uuid4().hex)
+        answer, ending = store.resolve(check_run_id(run_id), check_name(name), outcome, token=uuid4().hex, by=by)
     except RedisError as error:
         raise StoreUnavailable(
             f"promise {name!r} of run {run_id}: Redis at {here.where()} does not answer ({error}); whether it has its "

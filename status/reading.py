@@ -80,7 +80,7 @@ class Reader:
         if not 1 <= limit <= 1000:
             raise ConfigError(f"limit must be from 1 to 1000, got {limit}")
         states = [_state(state)] if state else list(State)
-        before = _decode_cursor(cursor)
+        before = decode_cursor(cursor)
         runs: list[RunStatus] = []
         while len(runs) < limit:
             found = self._before(states, before, limit)
@@ -92,7 +92,7 @@ class Reader:
                     runs.append(status)
                 if len(runs) == limit:
                     break
-        return Page(tuple(runs), _encode_cursor(before))
+        return Page(tuple(runs), encode_cursor(before))
 
     def counts(self) -> dict[State, int]:
         """How many runs are in each state."""
@@ -222,11 +222,17 @@ def _state(state: str) -> State:
         raise ConfigError(f"no state is called {state!r}: there are {', '.join(State)}") from error
 
 
-def _encode_cursor(place: tuple[float, str]) -> str:
+def encode_cursor(place: tuple[float, str]) -> str:
+    """What asks for the page after a place: when a run was submitted, ms, and its id."""
     return base64.urlsafe_b64encode(f"{place[0]:.0f}|{place[1]}".encode()).decode()
 
 
-def _decode_cursor(cursor: str | None) -> tuple[float, str]:
+def decode_cursor(cursor: str | None) -> tuple[float, str]:
+    """What `encode_cursor` was given; before the first of all, for None.
+
+    Raises:
+        ConfigError: It is malformed.
+    """
     if cursor is None:
         return float("inf"), ""
     try:

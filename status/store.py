@@ -202,13 +202,16 @@ class Store(
         flat = (news or News()).arguments()
         return str(self._call("complete", run_id, seen, token, state, result, error, *flat)[0])
 
-    def cancel(self, run_id: str, reason: str, *, token: str, code: int = 409) -> Ending:
+    def cancel(self, run_id: str, reason: str, *, token: str, code: int = 409, by: str = "") -> Ending:
         """Decide the open await, or else the next one, as cancelled. See `cancel.lua`.
+
+        Args:
+            by: The operator who asks, for the history; '': a program.
 
         Raises:
             RunNotFound: There is no such run.
         """
-        answer = self._call("cancel", run_id, reason, code, token, "", 0)
+        answer = self._call("cancel", run_id, reason, code, token, "", 0, by)
         if answer[0] == "gone":
             raise RunNotFound(run_id)
         stop = answer[1] if answer[0] == "decided" else []

@@ -14,13 +14,13 @@ class OperatorTransitions:
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
 
-    def abandon(self, run_id: str, reason: str, *, token: str, state: str, error: str) -> Ending:
+    def abandon(self, run_id: str, reason: str, *, token: str, state: str, error: str, by: str = "") -> Ending:
         """End the run in `state` without its workflow. See `abandon.lua`; `late`: it had ended before.
 
         Raises:
             RunNotFound: There is no such run.
         """
-        answer = self._call("abandon", run_id, reason, token, state, error)
+        answer = self._call("abandon", run_id, reason, token, state, error, by)
         if answer[0] == "gone":
             raise RunNotFound(run_id)
         return Ending(answer[0], claims_of(answer[1] if answer[0] == "abandoned" else []))
@@ -43,7 +43,7 @@ class OperatorTransitions:
         code, *more = self._call("amend", run_id, was, state, error)
         return str(more[0] if code == "ends" else code)
 
-    def retry(self, run_id: str, n: int, *, finished_ms: str, token: str) -> str:
+    def retry(self, run_id: str, n: int, *, finished_ms: str, token: str, by: str = "") -> str:
         """Take a failed run up again from await `n`; let a parked one look again. See `retry.lua`.
 
         Returns:
@@ -53,7 +53,7 @@ class OperatorTransitions:
             RunNotFound: There is no such run.
             RetryRefused: It goes on, did not fail, or some of its steps still run.
         """
-        code, *more = self._call("retry", run_id, n, finished_ms, token)
+        code, *more = self._call("retry", run_id, n, finished_ms, token, by)
         if code == "gone":
             raise RunNotFound(run_id)
         if code == "busy":

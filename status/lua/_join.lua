@@ -153,7 +153,7 @@ local function leave_window(n, p, good, bad)
   -- A claim that outlives its part is still to be found.
   if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
   if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
-    redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s')
+    redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s', n .. '.' .. p .. ':h')
   end
 end
 
@@ -266,10 +266,24 @@ local function let_go(n, p, nonce)
   redis.call('ZREM', DUE, part_id(n, p))
 end
 
+-- The timeline keeps how the attempts before the last ended: `attempt|started ms|ended ms|how` a line, the last few.
+-- Asked before the part's state is set anew; `how` is e (failed), t (timed out) or l (its process died).
+local TRIES_KEPT_BYTES = 1000
+local function keep_try(n, p, how, now)
+  local at = n .. '.' .. p
+  local f = redis.call('HMGET', STEPS, at .. ':s', at .. ':h')
+  local attempt, started = string.match(f[1] or '', '^%a+|(%d+)|(%d+)|')
+  if not attempt then return end
+  local kept = (f[2] or '') .. attempt .. '|' .. started .. '|' .. int(now) .. '|' .. how .. '\n'
+  if #kept > TRIES_KEPT_BYTES then kept = string.match(kept, '\n(.*)$') end
+  redis.call('HSET', STEPS, at .. ':h', kept)
+end
+
 -- A claim is over without an outcome: that is a life, unless its worker was told to stop. A step that must not run
 -- twice (`once`) has lost its only one all the same. Returns how many are lost; also 0 is on record, for stop_rest.
 local function lose_life(n, p, claim, once)
   local join, leaving = JOINS .. n, redis.call('HMGET', JOINS .. n, 'y' .. p, 'd' .. p)
+  keep_try(n, p, 'l', now_ms())
   if leaving[1] == claim.token and not once then return redis.call('HINCRBY', join, 'l' .. p, 0) end
   redis.call('HSET', join, 'd' .. p, leaving[2] and (leaving[2] .. ', ' .. claim.where) or claim.where)
   return redis.call('HINCRBY', join, 'l' .. p, 1)
@@ -289,6 +303,7 @@ local function retry_part(n, p, nonce, attempt, token, delay_ms, why, now, began
   redis.call('HSET', JOINS .. n, 'a' .. p, attempt + 1, 'b' .. p, 1, 't' .. p, token)
   if redis.call('HGET', JOINS .. n, 'z' .. p) ~= 't' then redis.call('HSET', JOINS .. n, 'z' .. p, left) end
   set_timer('retry', n, p, nonce, now + delay_ms)
+  keep_try(n, p, left, now)
   step_is(n, p, 'retrying', attempt, began_ms, int(now))
   local name = step_name(n, p)
   event('step.retrying', name, why)

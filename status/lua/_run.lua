@@ -5,7 +5,8 @@
 -- KEYS[2]   journal  hash: `n` -> the entry of await n (JSON), `n.p` -> the outcome of its part p
 -- KEYS[3]   joins    stem: joins .. n is the hash of await n while it is open or has a claim left; joins .. input is a
 --                    list of the items that the run was submitted with, where they are a batch's (see stage.lua)
--- KEYS[4]   steps    hash: `n.p` -> `queue|name`, `n.p:s` -> state, attempt and times (the timeline)
+-- KEYS[4]   steps    hash: `n.p` -> `queue|name`, `n.p:s` -> state, attempt and times (the timeline), `n.p:h` -> the
+--                    attempts before (see keep_try in _join.lua)
 -- KEYS[5]   events   stream, capped
 -- KEYS[6]   late     hash: `n.p` -> an outcome that came after the decision
 -- KEYS[7]   due      zset of the shard: everything unfinished, scored by the tick at which to look at it

@@ -2,7 +2,7 @@
 --
 -- ARGV[1] reason   ARGV[2] code: 409 cancelled, 408 its time is up   ARGV[3] token
 -- ARGV[4] '', or of a child that its parent stops: the message id of the parent's part
--- ARGV[5] how long a child that is not there yet is remembered as stopped, ms
+-- ARGV[5] how long a child that is not there yet is remembered as stopped, ms   ARGV[6] the operator who asks, or ''
 --
 -- Answers {late, state}: it has ended
 --         {decided, stop}: the open await is; take the run's next turn, stop these claims
@@ -38,6 +38,7 @@ if ARGV[2] == '408' then
   drop_timer('run', '', '', '')
   event('timer.fired', 'deadline')
 end
+if ARGV[6] and ARGV[6] ~= '' then event('operator.cancel', '', cjson.encode({ by = ARGV[6], reason = ARGV[1] })) end
 event('run.cancelling', '', ARGV[1])
 local open = f[2]
 if open ~= '' then

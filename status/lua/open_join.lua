@@ -70,7 +70,7 @@ local function take_up_again()
       kept[p] = p ~= 'order' or nil
     elseif m == n then
       redis.call('HDEL', JOURNAL, field)
-      redis.call('HDEL', STEPS, field, field .. ':s')
+      redis.call('HDEL', STEPS, field, field .. ':s', field .. ':h')
     end
   end
   return kept

@@ -1,6 +1,7 @@
 -- The outside completes a promise: the first value stays, and whoever waits for it now gets it.
 --
 -- ARGV[1] name   ARGV[2] outcome: `v` + JSON value or `e` + JSON error   ARGV[3] token
+-- ARGV[4] the operator who says so, or ''
 --
 -- Answers {unknown}: there is no such run
 --         {late}: the promise has a value already, or the run has ended; nothing was changed
@@ -22,6 +23,7 @@ local now, n = now_ms(), f[2]
 local good = string.sub(outcome, 1, 1) == 'v'
 local waiting = n ~= '' and redis.call('HGET', JOINS .. n, 'p:' .. name) or ''
 local decided, stop = false, {}
+if ARGV[4] ~= '' then event('operator.' .. (good and 'resolve' or 'reject'), name, cjson.encode({ by = ARGV[4] })) end
 event('promise.resolved', name, good and '' or string.sub(outcome, 2))
 -- One await may have the same promise in several places.
 for p in string.gmatch(waiting, '%d+') do

@@ -2,6 +2,7 @@
 --
 -- ARGV[1] n          the await that failed; what the journal has from it on is forgotten
 -- ARGV[2] finished   when the run that the caller has read ended, ms, or ''   ARGV[3] token
+-- ARGV[4] the operator who asks, or ''
 --
 -- Answers {gone}; {parked}, {retried}: publish its turn; {refused, state}: it goes on, or ended in a way that
 --         leaves nothing to try again; {undone, state, by}: another run has begun to undo what it did; {moved}: it is not as it was read; {busy, claims}: some of its steps still run
@@ -12,6 +13,7 @@
 local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
   'deadline_ms', 'since_ms', 'submitted_ms', 'undoer', 'bits')
 local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
+local by = ARGV[4] ~= '' and cjson.encode({ by = ARGV[4] }) or ''
 if not state then return { 'gone' } end
 if not FINAL[state] then
   if f[4] == ARGV[3] then return { 'retried' } end
@@ -19,6 +21,7 @@ if not FINAL[state] then
   redis.call('HSET', RUN, 'waits', 0)
   redis.call('HDEL', RUN, 'turns', 'given_up', 'gone')
   look_at(RUN_ID, LOOK_TICKS)
+  if by ~= '' then event('operator.retry', f[5], by) end
   return { 'parked' }
 end
 if f[12] then return { 'undone', state, f[12] } end
@@ -130,5 +133,5 @@ if f[9] then -- the same time again
   set_timer('run', '', '', '', ends_ms)
 end
 look_at(RUN_ID, LOOK_TICKS)
-event('operator.retry', gen, '')
+event('operator.retry', gen, by)
 return { 'retried' }
