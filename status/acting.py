@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from status import here, operating, promises
 from status.errors import ConfigError, PayloadError, RunNotFound
+from status.models import PROMISE
 from status.records import check_run_id
 from status.states import FINAL, Answer
 
@@ -91,7 +92,7 @@ def resolve(run_id: str, name: str, text: str, *, by: str) -> Said:
         checked = promises.json_text(json.loads(text))
     except ValueError as error:
         raise PayloadError(f"{text!r:.80} is not JSON ({error}): text needs its quotes, as '\"yes\"'") from error
-    here.check_value(check_run_id(run_id), promises.check_name(name), checked)
+    here.check_value(check_run_id(run_id), PROMISE + promises.check_name(name), checked)
     return _told(run_id, name, promises.resolve(run_id, name, checked, by=by), "resolved")
 
 
