@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never
 
 from canvas import children, tracing
 from canvas.context import taking_turn
 from canvas.lives import is_given_up
-from canvas.outcomes import Decision, asked_at, describe
+from canvas.opening import open_await
+from canvas.outcomes import asked_at, describe
+from canvas.parking import park, seen_of, wrote_ahead
 from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.replay import Asks, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
 from canvas.waitables import Recipe
-from status.errors import ErrorInfo, LogUnavailable, OrchestrationError, PayloadError
+from status.errors import ErrorInfo, OrchestrationError, PayloadError
 from status.models import error_to_json
-from status.records import NONE_WANTED, News, Opening, PartRef, RunRecord, nonce_of
+from status.records import RunRecord
 from status.rounds import Round
 from status.states import FINAL, State
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
-    from canvas.in_place import Chosen
     from canvas.workflow import Workflow
 
 logger = logging.getLogger("celeriac")
@@ -34,13 +32,6 @@ logger = logging.getLogger("celeriac")
 #: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room
 #: for others, and goes on as a message.
 STARTS = 50
-
-#: Parts that somebody must be sent; a sleep waits by itself.
-SENT = frozenset({"step", "child", "canvas"})
-
-#: After so many ticks a parked run is looked at again: one that waits for other code, and one that waits for the
-#: log of its sagas, which may be back any moment.
-CODE_LOOK_TICKS, LOG_LOOK_TICKS = 10, 3
 
 #: More user code than this in one turn keeps a worker's slot from its steps.
 SLOW_TURN_S = 1.0
@@ -99,7 +90,7 @@ def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bo
     try:
         play = _replay(workflow, record)
     except PayloadError as error:
-        return _park(engine, record, describe(error))
+        return park(engine, record, describe(error))
     try:
         with play:
             record, move = _go_on(engine, record, play)
@@ -131,7 +122,7 @@ def _go_on(engine: Engine, record: RunRecord, play: Replay) -> tuple[RunRecord, 
             here = in_place.choose(move) if isinstance(move, Asks) else None
             if here is None or not isinstance(move, Asks):
                 return record, move
-            went = _open(engine, record, play.run, move, here)
+            went = open_await(engine, record, play.run, move, here)
             if isinstance(went, bool):
                 return record, went
             record = went
@@ -143,7 +134,7 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
     """Record a move. Returns whether the turn is over; else it starts again from a journal that has moved on."""
     match move:
         case Asks():
-            return _open(engine, record, run, move) is True
+            return open_await(engine, record, run, move) is True
         case Returned(value):
             return _return(engine, workflow, record, run, value)
         case Restarts(text):
@@ -157,141 +148,19 @@ def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, 
             state = State.TIMED_OUT if error.code == 408 else State.CANCELLED
             return _end(engine, record, run, error=info, stopped=state)
         case Parked(info):
-            return _park(engine, record, info)
+            return park(engine, record, info)
         case _:
             assert_never(move)
 
 
-def seen_of(record: RunRecord, n: int | None = None) -> str:
-    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began.
-
-    Args:
-        n: The await after it, where that is known: a long journal is not searched then.
-    """
-    if "#" in record.fields["seen"]:
-        return record.fields["seen"]
-    after = n if n is not None else 1 + max((int(field) for field in record.journal if field.isdigit()), default=-1)
-    last = Decision.read(record.journal, after - 1, 0)
-    return last.nonce if last else ""
-
-
-def _wrote_ahead(engine: Engine, record: RunRecord, run: Run) -> bool:
-    """Do the writes that must be there before the turn records anything. False: not now, the run waits."""
-    try:
-        run.write_ahead()
-    except LogUnavailable as error:
-        _park(engine, record, describe(error), look_in_ticks=LOG_LOOK_TICKS)
-        return False
-    return True
-
-
-def _open(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen | None = None) -> bool | RunRecord:
-    """Open what the workflow asks for, and send its parts.
-
-    Args:
-        here: Those that are run in this process.
-
-    Returns:
-        Whether the turn is over, or the run as it is once its await was decided here.
-    """
-    if not _wrote_ahead(engine, record, run):
-        return True
-    nonce = nonce_of(run.generations.of_await(asks.n))
-    recipe = asks.recipe
-    if any(part.kind == "child" for part in asks.parts):
-        generation = run.generations.of_await(asks.n)
-        asks = replace(asks, parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
-    elif asks.batch is not None:
-        generation = run.generations.of_await(asks.n)
-        asks = replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
-    news = run.news()
-    opening = engine.store.open_join(
-        record.run_id,
-        asks.n,
-        seen=seen_of(record, asks.n),
-        nonce=nonce,
-        fingerprint=recipe.fingerprint,
-        policy=recipe.policy,
-        parts=asks.parts,
-        batch=asks.batch,
-        need=recipe.need,
-        state=recipe.state,
-        undo=recipe.undo,
-        timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
-        wanted=here.wanted if here else NONE_WANTED,
-        news=news,
-        line=asks.line,
-    )
-    match opening.code:
-        case "opened":
-            run.let_out()
-            _tell(engine, record, news)
-            _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
-        case "granted" if here:
-            run.let_out()
-            _tell(engine, record, news)
-            return _run_here(engine, record, asks, opening, here)
-        case "exists":
-            _send(engine, record, asks, opening, opening.waiting)
-        case "foreign":
-            found = asked_at(opening.found, opening.found_line)
-            return _park(engine, record, mismatch(run, asks.n, found, asked_at(recipe.fingerprint, asks.line)))
-        case "answered":
-            run.let_out()
-            _tell(engine, record, news)
-            return False
-        case "moved":
-            return False
-    return True
-
-
-def _tell(engine: Engine, record: RunRecord, news: News) -> None:
-    engine.events.moved(record, news)
-    tracing.decided(record)
-
-
-def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
-    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if int(p) not in here.parts})
-    entries, rest = here.by.perform(record, asks, opening, here)
-    _send(engine, record, asks, opening, {str(p): 1 for p in rest})
-    return record.moved_on(opening.nonce, entries) if entries else True
-
-
-def _at_once(asks: Asks) -> Iterable[str]:
-    """The parts that start when their join is opened."""
-    if asks.batch is not None:
-        return map(str, range(min(asks.batch.window, asks.batch.size)))
-    return (str(p) for p, part in enumerate(asks.parts) if part.kind in SENT and not part.delay_ms)
-
-
-def _send(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, attempts: Mapping[str, int]) -> None:
-    if asks.batch is not None:
-        filed = engine.store.filed(record.run_id, asks.n, opening.nonce, attempts)
-        engine.publish(record.run_id, filed, record.workflow)
-        return
-    rows = [
-        (PartRef(record.run_id, asks.n, p, opening.nonce, attempt), _spec(asks, int(p)))
-        for p, attempt in attempts.items()
-        if asks.parts[int(p)].kind in SENT
-    ]
-    engine.send(record.run_id, rows, record.workflow)
-
-
-def _spec(asks: Asks, p: int) -> dict[str, Any]:
-    call, part = asks.recipe.parts[p], asks.parts[p]
-    # A child's has its run id, which the call does not know.
-    spec: dict[str, Any] = json.loads(part.spec) if part.kind == "child" else cast("Any", call).spec(part.queue)
-    return spec
-
-
-def _is_open(engine: Engine, record: RunRecord, run: Run) -> bool:
+def _isopen_await(engine: Engine, record: RunRecord, run: Run) -> bool:
     """Whether an await is open at what the workflow now says is the end; then the run is parked."""
     still_open = record.fields["open"]
     if not still_open or still_open in record.journal:
         return False
     # Whoever opened it had read no more than this turn has: the workflow has taken another way.
     found = asked_at(*engine.store.open_as(record.run_id, int(still_open)))
-    return _park(engine, record, mismatch(run, int(still_open), f"{found or 'it'} open", "nothing more"))
+    return park(engine, record, mismatch(run, int(still_open), f"{found or 'it'} open", "nothing more"))
 
 
 def _return(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, value: Any) -> bool:
@@ -303,7 +172,7 @@ def _return(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run
 
 
 def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bool:
-    if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
+    if _isopen_await(engine, record, run) or not wrote_ahead(engine, record, run):
         return True
     answer = engine.store.restart(
         record.run_id,
@@ -331,7 +200,7 @@ def _end(
     error: ErrorInfo | None = None,
     stopped: State | None = None,
 ) -> bool:
-    if _is_open(engine, record, run) or not _wrote_ahead(engine, record, run):
+    if _isopen_await(engine, record, run) or not wrote_ahead(engine, record, run):
         return True
     state, news = _final_state(run, error, stopped), run.news()
     answer = engine.store.complete(
@@ -361,9 +230,3 @@ def _final_state(run: Run, error: ErrorInfo | None, stopped: State | None) -> St
     if stopped is not None:
         return stopped
     return State.COMPENSATED if run.undone else State.FAILED
-
-
-def _park(engine: Engine, record: RunRecord, info: ErrorInfo, look_in_ticks: int = CODE_LOOK_TICKS) -> bool:
-    logger.warning("run %s is parked: %s", record.run_id, info.message)
-    engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info), look_in_ticks=look_in_ticks)
-    return True

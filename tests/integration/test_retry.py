@@ -361,7 +361,7 @@ def test_a_turn_that_has_read_the_run_before_its_retry_opens_nothing(run):
 
 
 def nonce_of_last(record: Any) -> str:
-    from canvas.turn import seen_of
+    from canvas.parking import seen_of
 
     return seen_of(record)
 

@@ -1,0 +1,51 @@
+"""A run that can't go on now waits, with the reason, and is looked at again later."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from canvas.outcomes import Decision, describe
+from canvas.run import Run
+from status.errors import ErrorInfo, LogUnavailable
+from status.models import error_to_json
+from status.records import RunRecord
+
+if TYPE_CHECKING:
+    from canvas.engine import Engine
+
+logger = logging.getLogger("celeriac")
+
+#: After so many ticks a parked run is looked at again: one that waits for other code, and one that waits for the
+#: log of its sagas, which may be back any moment.
+CODE_LOOK_TICKS, LOG_LOOK_TICKS = 10, 3
+
+
+def seen_of(record: RunRecord, n: int | None = None) -> str:
+    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began.
+
+    Args:
+        n: The await after it, where that is known: a long journal is not searched then.
+    """
+    if "#" in record.fields["seen"]:
+        return record.fields["seen"]
+    after = n if n is not None else 1 + max((int(field) for field in record.journal if field.isdigit()), default=-1)
+    last = Decision.read(record.journal, after - 1, 0)
+    return last.nonce if last else ""
+
+
+def park(engine: Engine, record: RunRecord, info: ErrorInfo, look_in_ticks: int = CODE_LOOK_TICKS) -> bool:
+    """Let the run wait. The turn is over: True."""
+    logger.warning("run %s is parked: %s", record.run_id, info.message)
+    engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info), look_in_ticks=look_in_ticks)
+    return True
+
+
+def wrote_ahead(engine: Engine, record: RunRecord, run: Run) -> bool:
+    """Do the writes that must be there before the turn records anything. False: not now, the run waits."""
+    try:
+        run.write_ahead()
+    except LogUnavailable as error:
+        park(engine, record, describe(error), look_in_ticks=LOG_LOOK_TICKS)
+        return False
+    return True
