@@ -19,7 +19,7 @@ from celery import bootsteps, signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, in_place, stopping, telling, worker_info
+from canvas import children, in_place, stopping, telling, turn, warm, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog, can_be_asked
 from canvas.heartbeat import BEAT_S, Heartbeat
@@ -46,6 +46,8 @@ class Pulse(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         # Before the pool forks its processes, which are to know it too.
         in_place.settle_in(worker.app, worker.hostname)
+        warm.compile_codecs(worker.app)
+        signals.worker_process_init.connect(partial(warm.connect, worker.app), weak=False)
         telling.watch(bool(worker.task_events))  # and with each beat of its heart as monitors have it by then
 
     def start(self, worker: Any) -> None:
@@ -241,4 +243,4 @@ class Sweeper:
 
 
 #: Imported for what they register: the control commands by which others stop steps here, and ask who this is.
-_ = stopping, worker_info
+_ = stopping, turn, worker_info

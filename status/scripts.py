@@ -102,6 +102,20 @@ class Scripts:
             # EVAL both runs it and makes it known.
             return self._patiently(("EVAL", source(name), len(keys), *keys, *args))
 
+    def connect(self, within_s: float) -> None:
+        """Connect this thread now rather than at its first call.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        connection = self._connection()
+        if not connection.is_connected:
+            usual_s, connection.socket_connect_timeout = connection.socket_connect_timeout, within_s
+            try:
+                connection.connect_check_health(check_health=False, retry_socket_connect=False)
+            finally:
+                connection.socket_connect_timeout = usual_s
+
     def _patiently(self, command: tuple[Any, ...]) -> Any:
         connection = self._connection()
         try:

@@ -62,6 +62,14 @@ class Store(
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         return self._scripts.call(name, self.keys.of_run(run_id), args)
 
+    def connect(self, within_s: float) -> None:
+        """Connect this thread now rather than at its first transition.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        self._scripts.connect(within_s)
+
     def check_layout(self) -> None:
         """Refuse a number of shards other than the one this Redis was first used with.
 
