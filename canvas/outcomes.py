@@ -61,6 +61,7 @@ class Decision:
         order: The successful parts of a quorum, first come first.
         late: `await.part` -> outcome, of what came after its own decision (a settle's).
         counts: How many parts of a batch have succeeded and failed.
+        by: The token that decided it.
         line: Where it was awaited when it was opened, as file:line; '' if that is not known.
     """
 
@@ -74,6 +75,7 @@ class Decision:
     late: Mapping[str, str] = field(default_factory=dict)
     counts: tuple[int, int] = (0, 0)
     line: str = ""
+    by: str = ""
 
     @classmethod
     def read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
@@ -95,6 +97,7 @@ class Decision:
             index=index,
             at_ms=int(entry["at"]),
             nonce=entry["x"],
+            by=entry.get("by", ""),
             fingerprint=entry["fp"],
             parts={p: journal[place] for p in wanted if (place := f"{n}.{p}") in journal},
             order=tuple(int(p) for p in order.split(",") if p),

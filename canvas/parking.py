@@ -22,7 +22,9 @@ CODE_LOOK_TICKS, LOG_LOOK_TICKS = 10, 3
 
 
 def seen_of(record: RunRecord, n: int | None = None) -> str:
-    """The nonce of the last await in the journal, or ''; after a retry, with the generation that it began.
+    """The end of the journal, as the scripts know it again: the nonce of its last await and who decided that, or ''.
+
+    After a retry, or in a new round, as it was recorded with that.
 
     Args:
         n: The await after it, where that is known: a long journal is not searched then.
@@ -31,7 +33,7 @@ def seen_of(record: RunRecord, n: int | None = None) -> str:
         return record.fields["seen"]
     after = n if n is not None else 1 + max((int(field) for field in record.journal if field.isdigit()), default=-1)
     last = Decision.read(record.journal, after - 1, 0)
-    return last.nonce if last else ""
+    return f"{last.nonce}|{last.by}" if last else ""
 
 
 def park(engine: Engine, record: RunRecord, info: ErrorInfo, look_in_ticks: int = CODE_LOOK_TICKS) -> bool:

@@ -42,6 +42,18 @@ class Runs:
         self.shard = self.keys.shard_of(run_id)
         self._number = count()
 
+    def saved(self) -> dict[str, tuple[bytes, int]]:
+        """All of Redis, for `restored`."""
+        with redis.Redis(connection_pool=_undecoded(self.redis)) as raw:
+            return {key: (raw.dump(key), raw.pttl(key)) for key in self.redis.keys("*")}
+
+    def restored(self, saved: dict[str, tuple[bytes, int]]) -> None:
+        """What a Redis has that was restarted without its last second."""
+        self.redis.flushdb()
+        with redis.Redis(connection_pool=_undecoded(self.redis)) as raw:
+            for key, (dumped, ttl_ms) in saved.items():
+                raw.restore(key, max(0, ttl_ms), dumped)
+
     # --- doing --------------------------------------------------------------------
 
     def submit(self, *, token: str = "submit", digest: str = "d", **more: Any) -> bool:
@@ -220,3 +232,8 @@ def finished(run: Runs, tokens: Sequence[tuple[int | str, str]]) -> None:
     for p, token in tokens:
         run.begin(p, token)
         run.done(p, token)
+
+
+def _undecoded(client: redis.Redis) -> redis.ConnectionPool:
+    options = {**client.connection_pool.connection_kwargs, "decode_responses": False}
+    return redis.ConnectionPool(connection_class=client.connection_pool.connection_class, **options)

@@ -114,7 +114,7 @@ local function decide(n, verdict, index, by, now)
     keep_bits(n, verdict)
   end
   redis.call('HSET', JOURNAL, n, cjson.encode(entry))
-  redis.call('HSET', RUN, 'seen', nonce, 'open', '', 'updated_ms', int(now), 'waits', 0)
+  redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0)
   if f[7] then drop_timer('join', n, '', nonce) end
   local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)

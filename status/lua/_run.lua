@@ -82,6 +82,13 @@ local function set_state(old, new, now)
   redis.call('HSET', RUN, 'state', new, 'updated_ms', int(now))
 end
 
+-- Whether the journal ends with what a turn has read: `nonce of its last await|token that decided it`. The nonce alone won't
+-- do: when Redis has lost its last second, the same await may be decided a second time, and otherwise.
+local function is_read(seen, decider, read)
+  local nonce, by = string.match(read, '^([^|]*)|?(.*)$')
+  return nonce == seen and (by == '' or by == decider)
+end
+
 local function timer_id(kind, n, p, nonce)
   return kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce
 end

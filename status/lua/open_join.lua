@@ -1,6 +1,6 @@
 -- Open await n of a run and file every part of it in `due`, if the run is still where the turn believes.
 --
--- ARGV[1] n          await number                ARGV[2] seen    nonce of the last await the turn has read
+-- ARGV[1] n          await number                ARGV[2] seen    the end of the journal as the turn has read it (see is_read)
 -- ARGV[3] nonce      made once by this turn      ARGV[4] fp      fingerprint: kind and step names; then, in a second
 --                    line, where it is awaited (file:line), which may change
 -- ARGV[5] policy     all|settle|first|quorum|settled             ARGV[6] need  successes a quorum needs
@@ -25,13 +25,13 @@
 --         {moved}: the journal is not what the turn has read; start over
 --         {foreign, fp, line}: another await is open, or was recorded, under this number
 --         {gone}: the run is not there or has ended
-local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error', 'again')
+local state = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'cancel', 'cancels', 'error', 'again', 'decider')
 if not state[1] or FINAL[state[1]] then return { 'gone' } end
 local n, nonce, fp, line = ARGV[1], ARGV[3], string.match(ARGV[4], '^([^\n]*)\n?(.*)$')
 local join = JOINS .. n
 local entry = redis.call('HGET', JOURNAL, n)
 if entry then return { cjson.decode(entry)['x'] == nonce and 'answered' or 'moved' } end
-if state[2] ~= ARGV[2] then return { 'moved' } end
+if not is_read(state[2], state[8], ARGV[2]) then return { 'moved' } end
 if state[3] ~= '' and state[3] ~= n then return { 'moved' } end
 
 -- Adds part and attempt of each part that nobody has claimed and that waits for no timer.

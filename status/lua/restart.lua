@@ -1,6 +1,6 @@
 -- The workflow asked to begin anew, with other arguments: another round of the run, with an empty journal.
 --
--- ARGV[1] seen     nonce of the last await the turn has read   ARGV[2] token, made once by this turn
+-- ARGV[1] seen     the end of the journal as the turn has read it (see is_read)   ARGV[2] token, made once by this turn
 -- ARGV[3] input (JSON)                ARGV[4] first: the await that the round begins with, the next that nobody has had
 -- ARGV[5] entries of sagas so far                      ARGV[6] status that the round begins with (JSON)
 -- ARGV[7] how many values of status follow (0 or 3), then phase, progress, metadata (JSON); then the
@@ -10,10 +10,10 @@
 --
 -- Awaits are numbered on: so nothing of a former round can be taken for something of this one, be it a message, a claim,
 -- an idempotency key or a child. What stays: unread messages, promises, deadline, status, a cancel that is noted.
-local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose', 'bits')
+local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose', 'bits', 'decider')
 if not f[1] or FINAL[f[1]] then return { 'gone' } end
 if f[4] == ARGV[2] then return { 'restarted' } end
-if f[2] ~= ARGV[1] or f[3] ~= '' then return { 'moved' } end
+if not is_read(f[2], f[8], ARGV[1]) or f[3] ~= '' then return { 'moved' } end
 local now, at = now_ms(), 7
 if ARGV[at] == '3' then
   redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])

@@ -9,6 +9,7 @@ import json
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from canvas.parking import seen_of
 from leaks import keys_without_end
 from runs import ERROR, Runs, part, refs, sleep, stops
 from status.errors import ConfigError, RunConflict, RunNotFound
@@ -191,6 +192,28 @@ def test_parked_again_is_suspended_again(run):
         run.open(part(), n=n)
         run.begin(0, "a", n=n)
         run.done(0, "a", n=n)
+
+
+@pytest.mark.parametrize("goes_on", ["opens", "completes", "parks"])
+def test_a_turn_that_read_a_decision_which_redis_lost_records_nothing(run, goes_on):
+    run.submit()
+    run.open(part(), part(), policy="first")
+    run.begin(0, "a")
+    run.begin(1, "b")
+    before = run.saved()
+    run.finish("done", 0, "a", outcome="v1")
+    read = seen_of(run.store.load(run.id))
+    run.restored(before)
+    run.finish("done", 1, "b", outcome="v2")
+
+    did = {
+        "opens": lambda: run.open(part(), n=1, seen=read),
+        "completes": lambda: run.complete(seen=read),
+        "parks": lambda: run.store.park(run.id, seen=read, error="{}"),
+    }[goes_on]()
+
+    assert did in {"moved", False}
+    assert run.complete(seen=seen_of(run.store.load(run.id))) == "completed"
 
 
 def test_a_stale_turn_can_not_park(run):

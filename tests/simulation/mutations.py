@@ -238,7 +238,7 @@ MUTATIONS = [
         "a turn opens what follows the journal that it has read",
         (
             ("open_join", READ, ""),
-            ("open_join", "if state[2] ~= ARGV[2] then return { 'moved' } end\n", ""),
+            ("open_join", "if not is_read(state[2], state[8], ARGV[2]) then return { 'moved' } end\n", ""),
         ),
         kinds=("preempt", "repeat", "late"),
         more={"preempt": 0.5, "repeat": 0.8, "late": 0.5},
