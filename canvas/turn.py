@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("celeriac")
 
-#: A turn that finds so often that the run has moved on (it was overtaken, or a message was there already) makes room
-#: for others, and goes on as a message.
+#: A turn that starts over so often (it was overtaken, or a message was there already) makes room for others. If the run
+#: has moved on meanwhile it goes on as a message; if not, nobody knows why, and the sweep looks again later.
 STARTS = 50
 
 #: More user code than this in one turn keeps a worker's slot from its steps.
@@ -45,6 +45,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
     Args:
         record: The run as it was a moment ago; None: it is read.
     """
+    began = stands = None
     for _ in range(STARTS):
         record = record or engine.store.load(run_id)
         if record is None or record.fields["state"] in FINAL:
@@ -54,6 +55,8 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
             # A step's worker may know nothing of the workflow; whoever serves its turns does.
             engine.send_turn(run_id, record.workflow, queue=record.fields.get("queue", ""))
             return
+        stands = record.fields["seen"]
+        began = stands if began is None else began
         if is_given_up(record):
             return  # its code kills the process: not again, until somebody retries or abandons it
         with taking_turn(run_id, workflow.name):
@@ -61,7 +64,12 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
         if over:
             return
         record = None
-    engine.send_turn_of(run_id)
+    if stands == began:
+        logger.warning(
+            "%s: its turn started over %d times and the run stands, the sweep will send another", run_id, STARTS
+        )
+    else:
+        engine.send_turn_of(run_id)
 
 
 def asked_by(engine: Engine, run_id: str) -> Recipe | None:

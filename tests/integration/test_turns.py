@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from itertools import count
 from typing import Any
 
 import pytest
 
 from canvas import Cancelled, Run, StepFailed, step, workflow
+from canvas.turn import STARTS
 from core import current_app
 from runs import refs, stops
 from saga import Saga
 from status import operating
 from status.models import error_from_json
+from status.records import Opening
 from turns import Turns
 
 path: list[str] = []
@@ -223,3 +226,23 @@ def test_abandoning_stops_what_runs_and_lets_no_outcome_in(run):
     run.done(0, "a", nonce=nonce)
     run.take()
     assert (run.state, run.loose(), run.joined()) == ("cancelled", 0, False)
+
+
+@pytest.mark.parametrize("moves_on", [False, True])
+def test_a_turn_that_starts_over_and_over_leaves_its_process_to_others(run, monkeypatch, moves_on):
+    run.store.submit(run.id, workflow=two.name, input_json="[[],{}]", digest="d", token="t")  # noqa: S106
+    opens = count(1)
+
+    def moved(*_: Any, **__: Any) -> Opening:
+        number = next(opens)
+        if moves_on:
+            run.redis.hset(run.keys.run(run.id), "seen", f"n{number}")
+        return Opening("moved")
+
+    monkeypatch.setattr(run.store, "open_join", moved)
+
+    run.take()
+
+    assert next(opens) == STARTS + 1
+    # Where nothing moves nothing is gained by another turn at once: it is due, and the sweep looks again later.
+    assert run.sent == ([(run.id, 0)] if moves_on else [])
