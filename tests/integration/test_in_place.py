@@ -124,9 +124,10 @@ def test_time_limits_of_messages_keep_steps_out_of_place():
 def test_monitors_are_told_of_steps_in_place(flow, workers):
     workers(more=("-E",))
     seen: dict[str, list[Any]] = defaultdict(list)
-    over = threading.Event()
+    heard, over = threading.Event(), threading.Event()
 
     def hear(event: dict[str, Any]) -> None:
+        heard.set()
         if str(event.get("uuid", "")).startswith("r/"):
             seen[event["uuid"].partition("~")[0]].append(event)
         if len([1 for told in seen.values() if told[-1]["type"] == "task-succeeded"]) >= 13:
@@ -141,7 +142,7 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
 
     flow.in_a_row.submit(8).result(timeout_s=30)
     threading.Thread(target=listen, daemon=True).start()
-    wait_until(lambda: flow.app.control.inspect(timeout=1).stats(), "the worker answers", 30)
+    wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
     flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
     wait_until(over.is_set, "all twelve and the turn are told of", 20)
 
