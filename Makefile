@@ -35,7 +35,8 @@ test: .venv/.stamp  ## format, lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/ui
+	$(BIN)/python -m pytest tests/ui  # a process of its own: a browser's event loop stays in the one that drives it
 
 check: .venv/.stamp  ## what to run before each commit: format, lint, types, unit tests
 	$(BIN)/ruff format --check .

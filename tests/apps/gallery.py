@@ -47,41 +47,41 @@ def _take(seconds: float) -> None:
 # --- steps -----------------------------------------------------------------------------
 
 
-@step(name="inventory.check")
+@step(name="goods.check")
 def check(sku: str) -> str:
     _take(0.4)
     return sku
 
 
-@step(name="fraud.score")
+@step(name="risk.score")
 def score(customer: str) -> float:
     _take(0.7)
     return 0.02
 
 
-@step(name="inventory.reserve")
+@step(name="goods.reserve")
 def reserve(sku: str) -> str:
     _take(0.5)
     return f"reservation of {sku}"
 
 
-@step(name="inventory.release")
+@step(name="goods.release")
 def release(reservation: str | None) -> None:
     _take(0.3)
 
 
-@step(name="payment.charge", interruptible=True)
+@step(name="card.charge", interruptible=True)
 def charge(provider: str, cents: int, takes_s: float) -> str:
     _take(takes_s)
     return f"{provider} took {cents}"
 
 
-@step(name="payment.refund")
+@step(name="card.refund")
 def refund(receipt: str | None) -> None:
     _take(0.3)
 
 
-@step(name="shipping.book", retry=Retry(3, first_s=0.3 * PACE, jitter=0))
+@step(name="parcel.book", retry=Retry(3, first_s=0.3 * PACE, jitter=0))
 def ship(sku: str, failures: int = 0) -> str:
     _take(0.4)
     if current_step().attempt <= failures:
@@ -89,7 +89,7 @@ def ship(sku: str, failures: int = 0) -> str:
     return f"{sku} is on its way"
 
 
-@step(name="warehouse.pick", retry=Retry(1))
+@step(name="shelf.pick", retry=Retry(1))
 def pick(aisle: str) -> str:
     _take(0.5)
     raise TerminalError(f"aisle {aisle} is closed", code=503)
@@ -124,7 +124,7 @@ def cancel_carrier(booking: str | None, key: str) -> None:
 # --- workflows -------------------------------------------------------------------------
 
 
-@workflow(name="orders.complete")
+@workflow(name="shop.order")
 async def order(  # noqa: PLR0917  # as orders are
     run: Run, customer: str, sku: str, cents: int, card_number: str = "", broken: str = "", failures: int = 0
 ) -> list[str]:

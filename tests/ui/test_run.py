@@ -58,7 +58,7 @@ def test_a_compensation_shows_what_undoes_what(visit: Open):
     page = visit("/workflows/run/order-1042", height=1240)
 
     expect(page.locator(".wf-head").get_by_text("compensated")).to_be_visible()
-    expect(page.locator(".wf-error")).to_contain_text("TerminalError in warehouse.pick: aisle 7 is closed")
+    expect(page.locator(".wf-error")).to_contain_text("TerminalError in shelf.pick: aisle 7 is closed")
     expect(node(page, "3.0")).to_have_class("wf-node wf-s-failed wf-k-step")
     # Two or three: the loser may have been stopped before it began.
     expect(node(page, "5.0")).to_have_attribute("aria-label", re.compile("undo payment stripe, undo · done"))

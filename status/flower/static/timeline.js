@@ -251,7 +251,9 @@ export class Timeline {
     const text = ticks.join();
     if (this.shown !== text) {
       this.shown = text;
-      this.axis.replaceChildren(...ticks.map((at) => h("span", { class: "wf-tick", style: { "--a": at } }, h("i", {}, at ? length(at) : "0"))));
+      // A label in the middle of its tick would stick out of the page where the tick is at its edge.
+      const kind = (at) => (at > 0.85 * span ? "wf-tick wf-at-end" : "wf-tick");
+      this.axis.replaceChildren(...ticks.map((at) => h("span", { class: kind(at), style: { "--a": at } }, h("i", {}, at ? length(at) : "0"))));
     }
   }
 }
