@@ -90,8 +90,14 @@ class InPlace:
     def __init__(self, engine: Engine, place: Place) -> None:
         self.engine = engine
         self.place = place
-        self._until_s = monotonic() + AT_MOST_S
+        self._until_s: float | None = None
         self._teller = Teller(engine.app, place.where) if is_watched() else None
+
+    def _left_s(self) -> float:
+        """How much longer; from when there is something to run, for the replay before may have been a long one."""
+        if self._until_s is None:
+            self._until_s = monotonic() + AT_MOST_S
+        return self._until_s - monotonic()
 
     def choose(self, asks: Asks) -> Chosen | None:
         """What of an await is run here."""
@@ -124,7 +130,7 @@ class InPlace:
 
     def likely_s(self, step: Step[Any, Any], part: NewPart) -> float | None:
         """The same of a step that need not be run here."""
-        if part.queue not in self.place.queues or monotonic() > self._until_s:
+        if part.queue not in self.place.queues or self._left_s() < 0:
             return None
         if step.time_limit or step.soft_time_limit or step.rate_limit:
             return None
@@ -162,7 +168,7 @@ class InPlace:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
         bounded = step.interruptible or step.time_limit or step.soft_time_limit or step.rate_limit
         bounded = bounded or not granted.has_room(step.name)
-        left_s = self._until_s - monotonic()
+        left_s = self._left_s()
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
         return Wanted("+", uuid4().hex, self.place.where, *limits(step, step.policy, 1))
