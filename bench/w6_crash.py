@@ -32,7 +32,7 @@ class Crash(Workload):
         Part("stock_alone", "stock", _crew("alone"), "stock, alone"),
     )
     figures = (
-        Figure("after_kill_s", "s from the kill to the last order that is done"),
+        Figure("after_kill_s", "s until the last order is done"),
         Figure("lost", "orders that are never done, in all turns", "is", digits=0, fold=total),
         Figure("orders", "of so many", "is", digits=0, fold=total),
         Figure("open_at_kill", "orders not done at the kill", "is", digits=0),
