@@ -61,9 +61,8 @@ def figures(name: str) -> str:
     stock, ours, machine = found[name]["stock"], found[name]["ours"], found["machine"]
     rows = [f"| {told} | {stock[key]:g} | {ours[key]:g} |" for key, told in ROWS.items()]
     head = ["| | stock Celery canvas | celeriac |", "|---|---|---|"]
-    said = (
-        f"{machine['cores']} cores, {machine['pool']}, Valkey {machine['valkey']}; medians of {machine['pairs']} pairs."
-    )
+    how = found[name]["measured"]
+    said = f"{machine['cores']} cores, {how['workers']['ours']}, Valkey {machine['valkey']}; medians of {how['pairs']} turns."
     return "\n".join([*head, *rows, "", said])
 
 
