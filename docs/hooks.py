@@ -62,7 +62,8 @@ def figures(name: str) -> str:
     rows = [f"| {told} | {stock[key]:g} | {ours[key]:g} |" for key, told in ROWS.items()]
     head = ["| | stock Celery canvas | celeriac |", "|---|---|---|"]
     how = found[name]["measured"]
-    said = f"{machine['cores']} cores, {how['workers']['ours']}, Valkey {machine['valkey']}; medians of {how['pairs']} turns."
+    where = f"{machine['cores']} cores, {how['workers']['ours']}, Valkey {machine['valkey']}"
+    said = f"{where}; medians of {how['pairs']} turns."
     return "\n".join([*head, *rows, "", said])
 
 
