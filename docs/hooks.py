@@ -14,9 +14,6 @@ ROOT = Path(__file__).parent.parent
 #: Pages of the site that are files of the project: where they are read, and what they are called here.
 OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 
-#: Pages that other work adds; they are in the site once they are there.
-ADDED = {"patterns.md": ("How to", "Patterns")}
-
 _FIGURES = re.compile(r"^<!-- figures: (?P<name>\w+) -->$", re.MULTILINE)
 _LINK = re.compile(r"(?P<before>\]\()(?P<to>(?!https?:|#|mailto:)[^)\s]+)(?P<after>\))")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -27,16 +24,6 @@ ROWS = {
     "cpu_s_per_100": "CPU seconds for 100 orders: workers and client",
     "valkey_cpu_s_per_100": "CPU seconds for 100 orders: Valkey",
 }
-
-
-def on_config(config: Any) -> Any:
-    """Put pages into the navigation that are there by now."""
-    for page, (section, title) in ADDED.items():
-        if (ROOT / "docs" / page).exists():
-            for entry in config["nav"]:
-                if section in entry:
-                    entry[section].append({title: page})
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
