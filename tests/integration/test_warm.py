@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as NotThere
 
-from canvas import engine as engines
 from canvas import step, warm
+from canvas.engine import Engine
 from core import current_app
+from status.settings import Settings
+from status.store import Store
 
 
 @step(name="warm.typed")
@@ -30,20 +32,24 @@ def test_types_are_read_before_the_pool_forks(caplog):
     assert "warm.odd: each call of it will fail: name 'NotThereYet' is not defined" in caplog.text
 
 
+def engine_of(app: Any, client: Any) -> Engine:
+    engine = app.__dict__["_celeriac"] = Engine(app, Store(client, Settings()))
+    return engine
+
+
 def test_a_new_process_is_connected_before_its_first_step(redis_client, redis_url):
     with current_app() as app:
         app.conf.broker_url = redis_url
-        engine = engines.of(app)
-        engine._store = engine.store.__class__(redis_client, engine.store.settings)
+        engine = engine_of(app, redis_client)
 
         warm.connect(app)
 
         assert engine.store._scripts._mine.connection.is_connected
 
 
-def test_a_redis_that_is_away_ends_no_new_process(monkeypatch):
+def test_a_redis_that_is_away_ends_no_new_process(redis_client, monkeypatch):
     with current_app() as app:
-        engine = engines.of(app)
+        engine = engine_of(app, redis_client)
 
         def away(_within_s: float) -> None:
             raise NotThere("connection refused")
