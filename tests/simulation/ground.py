@@ -35,12 +35,14 @@ class Ground:
 @contextmanager
 def ground(socket: str, db: int = 0) -> Iterator[Ground]:
     """Connect to the server at this unix socket, and make the product ask this module for the time."""
-    logging.getLogger("celeriac").setLevel(logging.CRITICAL)
+    logger = logging.getLogger("celeriac")
     with current_app("simulation", task_routes={"sim.brisk": {"queue": "brisk"}}) as app, ExitStack() as undo:
         client = SimRedis(unix_socket_path=socket, db=db, decode_responses=True)
         raw = redis.Redis(unix_socket_path=socket, db=db)
         undo.callback(client.close)
         undo.callback(raw.close)
+        undo.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
         undo.enter_context(patch.object(writing, "SagaLog", SimLog))
         for name, value in (
             ("canvas.engine.sleep", lambda s: _world().sleep(s)),
