@@ -223,6 +223,12 @@ class Engine:
         except (RedisError, OperationalError, OSError) as error:
             logger.warning("%s: it is recorded but not sent, the sweep will: %s", run_id, error)
 
+    def follow_others(self, run_id: str, endings: Iterable[Ending]) -> None:
+        """The same of endings that were recorded before another, which is yet to be followed."""
+        for ending in endings:
+            if ending.publish or ending.stop or ending.code == "decided":
+                self.follow(run_id, ending)
+
     def wake(self, run_id: str, stop: Sequence[Claim]) -> None:
         """Stop these claims, and let the run's workers know that it may owe a turn."""
         self.stop(stop)

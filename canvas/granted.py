@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from billiard import current_process
@@ -23,23 +22,33 @@ TOKEN_SIZE = 32
 #: Pool processes that are told apart; those of a larger pool say nothing anew, and run nothing in place.
 SLOTS = 1024
 
-#: Of a slot: the token, and what else is said of a step in place: a process id, the message's id, the step's name.
-SLOT_SIZE = 512
+#: Of a slot: a line for each claim, of the token and what else is said of a step in place: whether it runs now, a
+#: process id, the message's id, the step's name.
+SLOT_SIZE = 2048
 LONGEST_NAME = 200
+#: Of a line, beside the run id and the step's name.
+LINE_SIZE = TOKEN_SIZE + 64
+#: Claims that one process holds at a time.
+TOGETHER = 8
 
-# Made before the pool forks, so that parent and children share it: a place for each, as each runs one step at a time.
+# Made before the pool forks, so that parent and children share it: a place for each, as each runs one turn at a time.
 _board = mmap.mmap(-1, SLOT_SIZE * SLOTS)
 #: Of pools that run their steps in this process: token -> what is said of it.
 _here: dict[str, str] = {}
 
 
 class Held(NamedTuple):
-    """A step that a process of this worker runs in place."""
+    """A step that a process of this worker runs in place.
+
+    Attributes:
+        running: Now; else it is about to, or over and not recorded yet.
+    """
 
     ref: PartRef
     token: str
     task: str
     pid: int
+    running: bool = True
 
 
 def _slot() -> int | None:
@@ -47,14 +56,19 @@ def _slot() -> int | None:
     return getattr(current_process(), "index", None)
 
 
-def note(token: str, what: str = "") -> None:
-    """A step begins here, with this claim."""
+def _write(slot: int, lines: Mapping[str, str]) -> None:
+    if slot < SLOTS:
+        text = "\n".join(token + what for token, what in lines.items()).encode()
+        _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = text[:SLOT_SIZE].ljust(SLOT_SIZE, b"\0")
+
+
+def note(token: str) -> None:
+    """The step of a message begins here, with this claim."""
     slot = _slot()
     if slot is None:
-        _here[token] = what
-    elif slot < SLOTS and len(token) == TOKEN_SIZE:
-        text = token.encode() + what.encode()[: SLOT_SIZE - TOKEN_SIZE]
-        _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = text.ljust(SLOT_SIZE, b"\0")
+        _here[token] = ""
+    elif len(token) == TOKEN_SIZE:
+        _write(slot, {token: ""})
 
 
 def forget(token: str) -> None:
@@ -67,31 +81,46 @@ def runs(token: str) -> bool:
     return token in _here or _board.find(token.encode(), 0) >= 0
 
 
-def has_room(step: str) -> bool:
-    """Whether this process may say that it runs this step in place."""
+def room_for(run_id: str, step: str) -> int:
+    """How many steps with such names this process may say that it has in place."""
     slot = _slot()
-    return slot is None or (slot < SLOTS and len(step.encode()) <= LONGEST_NAME)
+    if slot is not None and (slot >= SLOTS or len(step.encode()) > LONGEST_NAME):
+        return 0
+    return min(TOGETHER, SLOT_SIZE // (LINE_SIZE + len(run_id) + len(step.encode())))
 
 
-@contextmanager
-def held(ref: PartRef, token: str, task: str) -> Iterator[None]:
-    """In this block the step runs in place, with this claim."""
-    note(token, f"{os.getpid()} {ref.message_id} {task}")
-    try:
-        yield
-    finally:
+class Holding:
+    """The claims that one turn has on steps in place: this worker vouches for them until they are let go."""
+
+    def __init__(self) -> None:
+        self._tokens: tuple[str, ...] = ()
+
+    def hold(self, claims: Iterable[tuple[PartRef, str, str]], running: str = "") -> None:
+        """These and no others: part, token and task of each; `running` is the token of the one that runs now."""
+        pid = os.getpid()
+        lines = {
+            token: f"{'*' if token == running else '-'} {pid} {ref.message_id} {task}" for ref, token, task in claims
+        }
         slot = _slot()
-        if slot is not None and slot < SLOTS:
-            note(token)
-        forget(token)
+        if slot is not None:
+            _write(slot, lines)
+            return
+        for token in self._tokens:
+            _here.pop(token, None)
+        _here.update(lines)
+        self._tokens = tuple(lines)
+
+    def let_go(self) -> None:
+        """Of all of them."""
+        self.hold(())
 
 
 def in_place() -> list[Held]:
-    """What this worker's processes run in place now."""
+    """What this worker's processes have in place now."""
     noted = list(_here.items())
     for at in range(0, _used(), SLOT_SIZE):
         text = _board[at : at + SLOT_SIZE].rstrip(b"\0").decode(errors="replace")
-        noted.append((text[:TOKEN_SIZE], text[TOKEN_SIZE:]))
+        noted += [(line[:TOKEN_SIZE], line[TOKEN_SIZE:]) for line in text.split("\n")]
     return [held for token, what in noted if (held := _read(token, what)) is not None]
 
 
@@ -102,14 +131,13 @@ def _used() -> int:
 
 def _read(token: str, what: str) -> Held | None:
     # It may be written meanwhile: what makes no sense is nothing, and Redis is asked for the token anyway.
-    pid, _, rest = what.partition(" ")
-    message_id, _, task = rest.partition(" ")
+    running, pid, message_id, task = (*what.split(" ", 3), "", "", "", "")[:4]
     ref = PartRef.parse(message_id)
-    return Held(ref, token, task, int(pid)) if ref is not None and pid.isdigit() else None
+    return Held(ref, token, task, int(pid), running == "*") if ref is not None and pid.isdigit() else None
 
 
 def clear(token: str) -> None:
-    """The process that ran it is gone."""
-    at = _board.find(token.encode(), 0)
+    """The process that had it is gone, with all that it had."""
+    at = _board.find(token.encode(), 0) // SLOT_SIZE * SLOT_SIZE
     if at >= 0:
         _board[at : at + SLOT_SIZE] = b"\0" * SLOT_SIZE

@@ -102,6 +102,8 @@ class Heartbeat:
         for found in granted.in_place():
             if not _is_there(found.pid):
                 granted.clear(found.token)
+                if not found.running:  # what else the process had was not what it died of
+                    self.engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
                 release(self.engine, found.ref, found.token)
             else:
                 step: Any = self.engine.app.tasks[found.task]

@@ -2,8 +2,9 @@
 
 A turn that asks for a step is in a worker's process that is free at that moment, for the step before it has just ended
 there. If that worker serves the step's queue anyway, and the step has been short each time this process ran it, it is
-run here and now, by Celery's own tracer: claimed, recorded, retried and shown like any other. Then the workflow goes on
-from where it stands, without being replayed. Temporal has the idea as eager activities, Restate as `ctx.run`.
+run here and now, by Celery's own tracer: claimed, recorded, retried and shown like any other. The workflow goes on from
+where it stands, without being replayed (see `canvas.series`). Temporal has the idea as eager activities, Restate as
+`ctx.run`.
 
 Nothing rests on it. A part that is meant to be run here is due like all others, and nobody has claimed it before it
 begins; whoever dies, or is held up, leaves it to the sweep.
@@ -11,21 +12,22 @@ begins; whoever dies, or is held up, leaves it to the sweep.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import uuid4
 
 from celery.app.trace import trace_task
-from pydantic_core import from_json
 
 from canvas import granted, tracing
 from canvas.perform import Here, limits, took_s
 from canvas.publisher import tell_publishing
+from canvas.series import PATIENT
 from canvas.service import ServiceClient
 from canvas.telling import Teller, is_watched
-from status.records import NONE_WANTED, Ending, NewPart, Opening, PartRef, RunRecord, Wanted
+from status.ahead import Gives
+from status.records import NONE_WANTED, Ending, NewPart, PartRef, Wanted
 from status.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,8 +81,7 @@ def place_of(app: Celery) -> Place | None:
 class Chosen(NamedTuple):
     """Parts of one await that are run here, one after the other; the others are sent."""
 
-    parts: tuple[int, ...]
-    wanted: Wanted  #: the claim on the first
+    wanted: Sequence[Wanted]  #: the claims on them
     by: InPlace
 
 
@@ -90,33 +91,36 @@ class InPlace:
     def __init__(self, engine: Engine, place: Place) -> None:
         self.engine = engine
         self.place = place
+        self.holding = granted.Holding()
         self._until_s: float | None = None
         self._teller = Teller(engine.app, place.where) if is_watched() else None
 
-    def _left_s(self) -> float:
+    def left_s(self) -> float:
         """How much longer; from when there is something to run, for the replay before may have been a long one."""
         if self._until_s is None:
             self._until_s = monotonic() + AT_MOST_S
         return self._until_s - monotonic()
 
-    def choose(self, asks: Asks) -> Chosen | None:
+    def choose(self, run_id: str, asks: Asks) -> Chosen | None:
         """What of an await is run here."""
         if any(part.kind != "step" for part in asks.parts):
             return None
         # What was submitted by itself is opened by whoever comes, who may not know its steps.
         if not all(hasattr(part, "plan") for part in asks.recipe.parts):
             return None
-        chosen: list[int] = []
-        left_s = TOGETHER_S
+        chosen: list[Wanted] = []
+        left_s, room = TOGETHER_S, granted.TOGETHER
         for p, part in enumerate(asks.parts):
-            cost_s = self._cost_s(_call_of(asks, p), part)
-            if cost_s is not None and (not chosen or cost_s <= left_s):
-                chosen.append(p)
+            step = _call_of(asks, p).definition
+            cost_s, room = self._cost_s(_call_of(asks, p), part), min(room, granted.room_for(run_id, step.name))
+            # One that must not run twice is claimed by itself: were the process to die before it, it might have run.
+            if cost_s is not None and len(chosen) < room and (not chosen or (cost_s <= left_s and step.idempotent)):
+                chosen.append(self._wanted(asks, p))
                 left_s -= cost_s
             # Of parts that race with each other the others begin now.
-            if chosen and (left_s <= 0 or asks.recipe.policy not in ("all", "settle")):
+            if chosen and (left_s <= 0 or asks.recipe.policy not in PATIENT or not step.idempotent):
                 break
-        return Chosen(tuple(chosen), self._wanted(asks, chosen[0]), self) if chosen else None
+        return Chosen(chosen, self) if chosen else None
 
     def _cost_s(self, call: Call[Any], part: NewPart) -> float | None:
         """How long a part is likely to take; None if it is not run here."""
@@ -124,13 +128,11 @@ class InPlace:
         # A process that may be killed serves one step alone, an undo has its own retries, a service its own workers.
         if part.delay_ms or step.interruptible or call.plan.retry is not None or isinstance(step, ServiceClient):
             return None
-        if not granted.has_room(step.name):
-            return None
         return 0.0 if step.local else self.likely_s(step, part)
 
     def likely_s(self, step: Step[Any, Any], part: NewPart) -> float | None:
         """The same of a step that need not be run here."""
-        if part.queue not in self.place.queues or self._left_s() < 0:
+        if part.queue not in self.place.queues or self.left_s() < 0:
             return None
         if step.time_limit or step.soft_time_limit or step.rate_limit:
             return None
@@ -142,51 +144,30 @@ class InPlace:
         step: Step[Any, Any] = _call_of(asks, p).definition
         return Wanted(str(p), uuid4().hex, self.place.where, *limits(step, step.policy, 1))
 
-    def perform(
-        self, record: RunRecord, asks: Asks, opening: Opening, chosen: Chosen
-    ) -> tuple[Mapping[str, str], Sequence[int]]:
-        """Run the parts until their join is decided, or another has the next one.
-
-        Returns:
-            What the decision added to the journal, or nothing; and the parts that are still to be sent.
-        """
-        grant, wanted, rest = opening.grant, chosen.wanted, list(chosen.parts)
-        while grant is not None:
-            ref = PartRef(record.run_id, asks.n, str(rest.pop(0)), opening.nonce, 1)
-            then = self._wanted(asks, rest[0]) if rest else NONE_WANTED
-            here = Here(wanted.token, grant, asks.recipe.size, then)
-            # Read anew: the step may change its arguments, and the workflow may have them still.
-            self._run(ref, from_json(asks.parts[int(ref.p)].spec), record.workflow, here)
-            if here.ending is not None and here.ending.code == "decided":
-                return here.ending.entries, ()
-            if here.ending is None or here.ending.code not in ("recorded", "retrying"):
-                return {}, ()  # somebody else has decided, or Redis is away: what is left is due
-            grant, wanted = here.ending.grant, then
-        return {}, rest
-
-    def next_item(self, step: Step[Any, Any]) -> Wanted:
+    def next_item(self, run_id: str, step: Step[Any, Any]) -> Wanted:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
         bounded = step.interruptible or step.time_limit or step.soft_time_limit or step.rate_limit
-        bounded = bounded or not granted.has_room(step.name)
-        left_s = self._left_s()
+        bounded = bounded or not granted.room_for(run_id, step.name)
+        left_s = self.left_s()
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
         return Wanted("+", uuid4().hex, self.place.where, *limits(step, step.policy, 1))
 
     def run_items(self, ending: Ending | None, wanted: Wanted, workflow: str) -> Ending | None:
         """Run the items of a batch that this process is granted, one after the other. Gives how the last one ended."""
+        gives: Gives = "all" if self.engine.workflow(workflow) is not None else ""
         while ending is not None and ending.grant is not None:
             (part,) = ending.publish
             spec = self.engine.spec_of(part)
-            here = Here(
-                wanted.token, ending.grant, None, self.next_item(cast("Any", self.engine.app.tasks[spec["task"]]))
-            )
-            self._run(part.ref, spec, workflow, here)
+            step: Any = self.engine.app.tasks[spec["task"]]
+            here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
+            self.holding.hold([(part.ref, here.token, step.name)], here.token)
+            self.run(part.ref, spec, workflow, here)
             ending, wanted = here.ending, here.wanted
         self.over()
         return ending
 
-    def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
+    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         """What a pool process does with a message, without the message."""
         message = self.engine.publisher.step(ref, spec, workflow)
         tell_publishing(message)
@@ -205,13 +186,14 @@ class InPlace:
         task: Any = self.engine.app.tasks[message.headers["task"]]
         if self._teller:
             self._teller.begins(message)
-        with granted.held(ref, here.token, task.name), tracing.below(self.engine.store, ref.run_id, ref.nonce):
+        with tracing.below(self.engine.store, ref.run_id, ref.nonce):
             traced = trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
         if self._teller:
             self._teller.ended(message, traced)
 
     def over(self) -> None:
-        """The turn is: let monitors know."""
+        """The turn is: its claims too, and monitors are told."""
+        self.holding.let_go()
         if self._teller:
             self._teller.let_out()
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from canvas import children, tracing
 from canvas.outcomes import asked_at
-from canvas.parking import park, seen_of, wrote_ahead
+from canvas.parking import caught_up, going_on, park, seen_of, wrote_ahead
 from canvas.replay import Asks, mismatch
 from canvas.run import Run
-from status.records import NONE_WANTED, Opening, PartRef, RunRecord, nonce_of
+from canvas.series import Series
+from status.records import Opening, PartRef, RunRecord, nonce_of
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
@@ -31,10 +32,19 @@ def open_await(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Ch
     Returns:
         Whether the turn is over, or the run as it is once its await was decided here.
     """
+    # What is written there must not be ahead of the journal: the next turn might not come to it.
+    if run.writes and not caught_up(engine, record):
+        return False
     if not wrote_ahead(engine, record, run):
         return True
     asks = _named(run, asks)
-    opening = _record(engine, record, run, asks, here)
+    opening = going_on(engine, record, lambda: _record(engine, record, run, asks, here))
+    return True if opening is None else _follow(engine, record, run, asks, opening, here=here)
+
+
+def _follow(
+    engine: Engine, record: RunRecord, run: Run, asks: Asks, opening: Opening, *, here: Chosen | None
+) -> bool | RunRecord:
     match opening.code:
         case "opened":
             run.let_out()
@@ -83,9 +93,10 @@ def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chose
         state=recipe.state,
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
-        wanted=here.wanted if here else NONE_WANTED,
+        wanted=here.wanted if here else (),
         news=run.news(),
         line=asks.line,
+        ahead=record.ahead,
     )
 
 
@@ -95,10 +106,11 @@ def _tell(engine: Engine, record: RunRecord, run: Run) -> None:
 
 
 def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
-    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if int(p) not in here.parts})
-    entries, rest = here.by.perform(record, asks, opening, here)
-    _send(engine, record, asks, opening, {str(p): 1 for p in rest})
-    return record.moved_on(opening.nonce, entries) if entries else True
+    chosen = {one.p for one in here.wanted}
+    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if p not in chosen})
+    performed = Series(here.by, record, asks, opening, here).run()
+    _send(engine, record, asks, opening, {str(p): 1 for p in performed.rest})
+    return performed.record or True
 
 
 def _at_once(asks: Asks) -> Iterable[str]:

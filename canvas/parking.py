@@ -1,18 +1,22 @@
-"""A run that can't go on now waits, with the reason, and is looked at again later."""
+"""What a turn does before it records anything; and a run that can't go on now waits, with the reason."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from canvas.outcomes import Decision, describe
 from canvas.run import Run
+from status.ahead import Ahead
 from status.errors import ErrorInfo, LogUnavailable
 from status.models import error_to_json
 from status.records import RunRecord
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
+
+T = TypeVar("T")
 
 logger = logging.getLogger("celeriac")
 
@@ -37,7 +41,9 @@ def seen_of(record: RunRecord, n: int | None = None) -> str:
 
 
 def park(engine: Engine, record: RunRecord, info: ErrorInfo, look_in_ticks: int = CODE_LOOK_TICKS) -> bool:
-    """Let the run wait. The turn is over: True."""
+    """Let the run wait. Returns whether the turn is over; else it starts again from a journal that has moved on."""
+    if not caught_up(engine, record):
+        return False
     logger.warning("run %s is parked: %s", record.run_id, info.message)
     engine.store.park(record.run_id, seen=seen_of(record), error=error_to_json(info), look_in_ticks=look_in_ticks)
     return True
@@ -51,3 +57,37 @@ def wrote_ahead(engine: Engine, record: RunRecord, run: Run) -> bool:
         park(engine, record, describe(error), look_in_ticks=LOG_LOOK_TICKS)
         return False
     return True
+
+
+def going_on(engine: Engine, record: RunRecord, call: Callable[[], T]) -> T | None:
+    """Make a transition of a turn that may be ahead of the journal. None: Redis is away for long; the turn is over."""
+    ahead = record.ahead
+    if ahead is None or ahead.recorded:
+        return call()
+    answer = engine.patiently(call)
+    _follow(engine, record, ahead)
+    return answer
+
+
+def caught_up(engine: Engine, record: RunRecord) -> bool:
+    """Record by itself what the turn has gone on with. False: something else is recorded, or nothing."""
+    ahead = record.ahead
+    if ahead is None or ahead.recorded:
+        return True
+    *others, last = ahead.finishes
+    finishes = [*others, last._replace(gives=len(ahead.finishes))]
+    endings = engine.patiently(lambda: engine.store.record(finishes))
+    if endings is None:
+        return False
+    ahead.endings, found = endings, endings[-1].entries
+    _follow(engine, record, ahead)
+    places = {f"{finish.ref.n}.{finish.ref.p}": finish.outcome for finish in finishes}
+    ahead.recorded = endings[-1].code == "decided" and places.items() <= found.items()
+    return ahead.recorded
+
+
+def _follow(engine: Engine, record: RunRecord, ahead: Ahead) -> None:
+    """Send and stop what the endings ask for. A decision is followed by this turn itself."""
+    engine.follow_others(record.run_id, ahead.endings[:-1])
+    for ending in ahead.endings[-1:]:
+        engine.go_on(record.run_id, ending, record.workflow)

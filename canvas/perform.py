@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
 from celery.exceptions import Ignore
@@ -24,6 +25,7 @@ from canvas.context import CurrentStep, running_as
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.retry import Retry
 from status.advice import advice
+from status.ahead import Finish, GivenBack, Gives, Kind
 from status.errors import ConfigError, PayloadError
 from status.records import NONE_WANTED, Ending, Grant, PartRef, Wanted
 
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
     from canvas.engine import Engine
     from canvas.step import Step
-
-Kind = Literal["done", "failed", "retry"]
 
 logger = logging.getLogger("celeriac")
 
@@ -46,19 +46,36 @@ BEGIN_PATIENCE_S = 10.0
 
 @dataclass(slots=True)
 class Here:
-    """A step that its turn runs by itself (see `canvas.in_place`); the turn goes on from `ending`.
+    """A step that its turn runs by itself (see `canvas.in_place`).
 
     Attributes:
         token: Of its claim, which is granted.
-        size: Of its join, whose turn goes on in this process; None: it is a batch's.
-        wanted: The part that is run next.
+        since_s: When it was, by this process' clock.
+        gives: See `Finish`.
+        wanted: The item of a batch that is run next.
+        keeps: Its success may be recorded later, with what its turn does next.
+        before: What was kept so of other parts of its join.
+        unbegun: Claims of this process on others, which are given back if it fails.
+        kept: What came of it, if that is yet to be recorded.
+        ending: What came of recording it.
+        gave_back: Whether others were given back with that.
     """
 
     token: str
     grant: Grant
-    size: int | None
-    wanted: Wanted
+    since_s: float
+    gives: Gives = ""
+    wanted: Wanted = NONE_WANTED
+    keeps: bool = False
+    before: Sequence[Finish] = ()
+    unbegun: Sequence[GivenBack] = ()
+    kept: Finish | None = None
     ending: Ending | None = None
+    gave_back: bool = False
+
+    def now_ms(self) -> int:
+        """By the clock of Redis, as far as this process knows it: not later than that."""
+        return self.grant.now_ms + int((monotonic() - self.since_s) * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +84,7 @@ class Attempt:
 
     ref: PartRef
     token: str
-    grant: Grant
+    began_ms: int
     outcome: Outcome
 
 
@@ -88,6 +105,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     policy = policy_of(step, request.get("celeriac_retry"))
     here: Here | None = request.get("celeriac_here")
     grant = here.grant if here else _begin(step, ref, token, policy)
+    began_ms = here.now_ms() if here else grant.now_ms
     current = CurrentStep(
         run_id=ref.run_id,
         step_id=ref.step_id,
@@ -104,7 +122,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
         outcome: Outcome = Failed(refused, describe(refused, step=step.name))
     else:
         outcome = undoing.logged(request.get("celeriac_log"), lambda: perform(step, args, kwargs, current, policy))
-    request.celeriac_attempt = Attempt(ref, token, grant, outcome)
+    request.celeriac_attempt = Attempt(ref, token, began_ms, outcome)
     match outcome:
         case Done(value):
             return value
@@ -198,11 +216,29 @@ def settle(request: Any, app: Celery) -> Ending | None:
     """Write down what came of the attempt on `request`. The one place where a step changes state.
 
     Returns:
-        What is to be done next, or None if there is nothing to write.
+        What is to be done next, or None if there is nothing to write, or not now.
     """
     done: Attempt | None = getattr(request, "celeriac_attempt", None)
     if done is None:
         return None
+    request.celeriac_attempt = None
+    engine = engines.of(app)
+    here: Here | None = request.get("celeriac_here")
+    if here is None:
+        gives: Gives = "all" if engine.workflow(request.chord.get("task", "")) is not None else ""
+        ending = _recorded(engine, [_finish(request, done, gives, _next_item(engine, request))], ())
+        granted.forget(done.token)
+        return ending
+    finish = _finish(request, done, here.gives, here.wanted)
+    if here.keeps and finish.kind == "done":
+        here.kept = finish._replace(gives="", ended_ms=here.now_ms())
+        return None
+    here.gave_back = finish.kind == "failed" and bool(here.unbegun)
+    return _recorded(engine, [*here.before, finish], here.unbegun if here.gave_back else ())
+
+
+def _finish(request: Any, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
+    kind: Kind
     match done.outcome:
         case Done(_, text):
             kind, outcome, line, delay_s = "done", "v" + text, "", 0.0
@@ -212,28 +248,17 @@ def settle(request: Any, app: Celery) -> Ending | None:
             kind, outcome, line = "retry", encode_error(info), _line(info)
         case _:
             assert_never(done.outcome)
-    request.celeriac_attempt = None
-    engine = engines.of(app)
-    here: Here | None = request.get("celeriac_here")
-    size = here.size if here else None
-    wanted = here.wanted if here else _next_item(engine, request)
-    ending = engine.patiently(
-        lambda: engine.store.finish(
-            done.ref,
-            token=done.token,
-            kind=cast("Kind", kind),
-            outcome=outcome,
-            began_ms=done.grant.now_ms,
-            retry_in_ms=round(delay_s * 1000),
-            line=line,
-            name=_name(request),
-            with_record=size is None and engine.workflow(request.chord.get("task", "")) is not None,
-            size=size,
-            wanted=wanted,
-        )
-    )
-    granted.forget(done.token)
-    return ending
+    retry_in_ms, name = round(delay_s * 1000), _name(request)
+    return Finish(done.ref, done.token, kind, outcome, done.began_ms, retry_in_ms, line, gives, name, wanted)
+
+
+def _recorded(engine: Engine, finishes: Sequence[Finish], given_back: Sequence[GivenBack]) -> Ending | None:
+    """What came of the last of these, once they are recorded."""
+    endings = engine.patiently(lambda: engine.store.record(finishes, given_back))
+    if endings is None:
+        return None
+    engine.follow_others(finishes[-1].ref.run_id, endings[:-1])
+    return endings[-1]
 
 
 def write_down(request: Any, app: Celery) -> None:
@@ -274,7 +299,7 @@ def _next_item(engine: Engine, request: Any) -> Wanted:
     in_place = engine.in_place() if own else None
     if in_place is None:
         return NONE_WANTED
-    wanted = in_place.next_item(cast("Any", engine.app.tasks[request.task]))
+    wanted = in_place.next_item(request.root_id, cast("Any", engine.app.tasks[request.task]))
     request.celeriac_items = in_place, wanted
     return wanted
 

@@ -90,6 +90,10 @@ def replay(body: Body, run: Run, args: list[Any], kwargs: dict[str, Any], journa
         return play.go_on(journal)
 
 
+class DoesNotLetGo(RuntimeError):  # noqa: N818
+    """A workflow goes on awaiting while it is put away."""
+
+
 class Replay:
     """One workflow on its way through its journal. As a context: on the way out it is put away.
 
@@ -100,7 +104,7 @@ class Replay:
         took_s: How long the workflow's own code has run.
 
     Raises:
-        RuntimeError: It does not let go when it is put away.
+        DoesNotLetGo: When it is put away.
     """
 
     def __init__(self, body: Body, run: Run, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -310,6 +314,6 @@ def _put_away(coro: Any) -> None:
             return
         else:
             return
-    raise RuntimeError(
+    raise DoesNotLetGo(
         f"workflow does not let go: it awaited {CLOSES} times while it was closed (`except BaseException`?)"
     )

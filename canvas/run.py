@@ -279,6 +279,11 @@ class Run:
         status = (self._phase, self._progress, compact(self._metadata)) if self._status_changed else None
         return News(status, tuple(self._remarks))
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is something to write before this turn records anything."""
+        return bool(self._rows)
+
     def write_ahead(self) -> None:
         """Do the writes that must be there before this turn records anything."""
         for write, rows in self._rows.items():

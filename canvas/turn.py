@@ -11,10 +11,10 @@ from canvas.context import taking_turn
 from canvas.lives import is_given_up
 from canvas.opening import open_await
 from canvas.outcomes import asked_at, describe
-from canvas.parking import park, seen_of, wrote_ahead
+from canvas.parking import caught_up, going_on, park, seen_of, wrote_ahead
 from canvas.patches import Patches
 from canvas.payload import compact
-from canvas.replay import Asks, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
+from canvas.replay import Asks, DoesNotLetGo, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, OrchestrationError, PayloadError
@@ -25,6 +25,7 @@ from status.states import FINAL, State
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
+    from canvas.in_place import InPlace
     from canvas.workflow import Workflow
 
 logger = logging.getLogger("celeriac")
@@ -99,43 +100,48 @@ def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bo
         play = _replay(workflow, record)
     except PayloadError as error:
         return park(engine, record, describe(error))
+    in_place = engine.in_place()
+    try:
+        return _take(engine, workflow, record, play, in_place)
+    finally:
+        if in_place is not None:
+            in_place.over()
+        if play.took_s > SLOW_TURN_S:
+            logger.warning(
+                "%s: %.1f s of its own code in one turn of %s, %.1f s of them before %s: put what takes long in a step",
+                record.run_id,
+                play.took_s,
+                workflow.name,
+                *play.run.longest,
+            )
+
+
+def _take(
+    engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, play: Replay, in_place: InPlace | None
+) -> bool:
     try:
         with play:
-            record, move = _go_on(engine, record, play)
-    except RuntimeError as error:  # it does not let go
+            record, move = _go_on(engine, record, play, in_place)
+    except DoesNotLetGo as error:
         move = Parked(describe(error))
-    if play.took_s > SLOW_TURN_S:
-        logger.warning(
-            "%s: %.1f s of its own code in one turn of %s, %.1f s of them before %s: put what takes long in a step",
-            record.run_id,
-            play.took_s,
-            workflow.name,
-            *play.run.longest,
-        )
     return move if isinstance(move, bool) else _carry_out(engine, workflow, record, play.run, move)
 
 
-def _go_on(engine: Engine, record: RunRecord, play: Replay) -> tuple[RunRecord, Move | bool]:
+def _go_on(engine: Engine, record: RunRecord, play: Replay, in_place: InPlace | None) -> tuple[RunRecord, Move | bool]:
     """Go on for as long as all that is asked for can be done in place.
 
     Returns:
         The run as it is then, and what is left to carry out, or whether the turn is over.
     """
-    in_place = engine.in_place()
-    if in_place is None:
-        return record, play.go_on(record.journal)
-    try:
-        while True:
-            move = play.go_on(record.journal)
-            here = in_place.choose(move) if isinstance(move, Asks) else None
-            if here is None or not isinstance(move, Asks):
-                return record, move
-            went = open_await(engine, record, play.run, move, here)
-            if isinstance(went, bool):
-                return record, went
-            record = went
-    finally:
-        in_place.over()
+    while True:
+        move = play.go_on(record.journal)
+        here = in_place.choose(record.run_id, move) if in_place and isinstance(move, Asks) else None
+        if here is None or not isinstance(move, Asks):
+            return record, move
+        went = open_await(engine, record, play.run, move, here)
+        if isinstance(went, bool):
+            return record, went
+        record = went
 
 
 def _carry_out(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run: Run, move: Move) -> bool:
@@ -180,6 +186,8 @@ def _return(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord, run
 
 
 def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bool:
+    if not caught_up(engine, record):
+        return False
     if _isopen_await(engine, record, run) or not wrote_ahead(engine, record, run):
         return True
     answer = engine.store.restart(
@@ -208,17 +216,24 @@ def _end(
     error: ErrorInfo | None = None,
     stopped: State | None = None,
 ) -> bool:
+    if run.writes and not caught_up(engine, record):
+        return False
     if _isopen_await(engine, record, run) or not wrote_ahead(engine, record, run):
         return True
-    state, news = _final_state(run, error, stopped), run.news()
-    answer = engine.store.complete(
-        record.run_id,
-        seen=seen_of(record, run.next_await),
-        token=token_hex(16),
-        state=state,
-        result=result,
-        error=error_to_json(error) if error else "",
-        news=news,
+    state, news, token = _final_state(run, error, stopped), run.news(), token_hex(16)
+    answer = going_on(
+        engine,
+        record,
+        lambda: engine.store.complete(
+            record.run_id,
+            seen=seen_of(record, run.next_await),
+            token=token,
+            state=state,
+            result=result,
+            error=error_to_json(error) if error else "",
+            news=news,
+            ahead=record.ahead,
+        ),
     )
     if answer == "completed":
         run.let_out()

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from status.errors import ConfigError
+
+if TYPE_CHECKING:
+    from status.ahead import Ahead
 
 RUN_ID = re.compile(r"[A-Za-z0-9._:@-]{1,200}")
 _MESSAGE_ID = re.compile(r"(?P<run>[^/~]+)/(?P<n>\d+)\.(?P<p>\d+u?)~(?P<nonce>[^.~]+)\.(?P<attempt>\d+)")
@@ -105,7 +108,7 @@ class Ending:
         publish: Parts that may start now.
         record: The run as the turn it owes will read it, where that was asked for.
         entries: What the decision added to the journal, where that was asked for.
-        grant: Of the part that this process runs next, where it asked for one and nobody else has it.
+        grant: Of the item of a batch that this process runs next, where it asked for one.
     """
 
     code: str
@@ -140,6 +143,13 @@ class Wanted(NamedTuple):
 
 #: A process that asks for none.
 NONE_WANTED = Wanted("", "", "", 0, -1)
+
+
+def claims_wanted(wanted: Sequence[Wanted]) -> tuple[str, str]:
+    """Several parts of one join for one process, as `open_join.lua` reads them: the worker, and the claims."""
+    if not wanted:
+        return "", ""
+    return wanted[0].where, " ".join(f"{one.p} {one.token} {one.timeout_ms} {one.retry_in_ms}" for one in wanted)
 
 
 class NewBatch(NamedTuple):
@@ -202,7 +212,7 @@ class Opening:
     Attributes:
         code: `opened`, `granted`, `answered`, `exists`, `moved`, `foreign` or `gone`.
         nonce: Of the join that is open.
-        grant: Of the part that this process runs itself (`granted`).
+        grants: Of the parts that this process runs itself (`granted`).
         waiting: Part -> attempt, of the parts that nobody has claimed (`exists`; `opened` if some ended at once).
         found: The fingerprint that is there instead (`foreign`), and where it was awaited.
     """
@@ -212,7 +222,7 @@ class Opening:
     waiting: Mapping[str, int] = field(default_factory=dict)
     found: str = ""
     found_line: str = ""
-    grant: Grant | None = None
+    grants: Sequence[Grant] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,15 +300,21 @@ Owed = OwedTurn | OwedPart | DeadClaim | OwedStop | OwedNews | None
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run and its journal, as a turn reads them."""
+    """A run and its journal, as a turn reads them.
+
+    Attributes:
+        ahead: The end of this journal, if it is not in Redis yet.
+    """
 
     run_id: str
     fields: Mapping[str, str]
     journal: Mapping[str, str]
+    ahead: Ahead | None = None
 
-    def moved_on(self, nonce: str, entries: Mapping[str, str]) -> RunRecord:
+    def moved_on(self, nonce: str, entries: Mapping[str, str], ahead: Ahead | None = None) -> RunRecord:
         """The same after its open await was decided, which added `entries` to the journal."""
-        return RunRecord(self.run_id, {**self.fields, "seen": nonce, "open": ""}, {**self.journal, **entries})
+        fields = {**self.fields, "seen": nonce, "open": ""}
+        return RunRecord(self.run_id, fields, {**self.journal, **entries}, ahead)
 
     @property
     def workflow(self) -> str:

@@ -33,9 +33,12 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
-        "enter", "leaving", "turn_down", "reassert", "stage", "resent",
+        "enter", "leaving", "turn_down", "reassert", "stage", "resent", "give_back", "advance",
     }
 )  # fmt: skip
+
+#: The transitions that `advance` makes, one after the other.
+TOGETHER = ("finish", "give_back", "open_join", "complete")
 
 #: Those that move no part go without `_join.lua`: each call of a script makes its functions anew.
 MOVE_NO_PART = frozenset(
@@ -49,23 +52,31 @@ MOVE_NO_PART = frozenset(
 COUNT = frozenset({"submit", "complete", "resent"}) | (RUN_SCRIPTS - MOVE_NO_PART)
 
 #: Those that end a run or a phase, and count how long it took.
-TAKE_TIMES = frozenset({"complete", "abandon", "open_join"})
+TAKE_TIMES = frozenset({"complete", "abandon", "open_join", "advance"})
 
 #: Those that end a run.
-END_RUNS = frozenset({"complete", "abandon"})
+END_RUNS = frozenset({"complete", "abandon", "advance"})
 
 
 @cache
 def source(name: str) -> str:
     """The text of a transition, prelude included."""
-    folder = files("status") / "lua"
     parts = [name]
     if name in RUN_SCRIPTS:
         joins = [] if name in MOVE_NO_PART else ["_join"]
         counts = ["_count"] if name in COUNT else []
         counts += ["_figures"] if name in TAKE_TIMES else []
-        parts = ["_run", *counts, *joins, *(["_end"] if name in END_RUNS else []), name]
-    return "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+        parts = ["_run", *counts, *joins, *(["_end"] if name in END_RUNS else [])]
+        parts += [*(TOGETHER if name == "advance" else ()), name]
+    # A whole transition beside others is a function, and its arguments are the function's.
+    return "".join(
+        f"local function {part}(ARGV)\n{_text(part)}end\n" if part in TOGETHER and part != name else _text(part)
+        for part in parts
+    )
+
+
+def _text(part: str) -> str:
+    return (files("status") / "lua" / f"{part}.lua").read_text(encoding="utf-8")
 
 
 @cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from redis import Redis
 
+from status.ahead import Ahead, Finish, Gives, Kind
 from status.errors import ConfigError, RunConflict, RunNotFound
 from status.grace import Grace
 from status.keys import Keys
@@ -23,10 +24,12 @@ from status.records import (
     Wanted,
     check_run_id,
     claims_of,
+    claims_wanted,
     pairs,
 )
 from status.scripts import Scripts
 from status.settings import Settings
+from status.store_ahead import AheadTransitions
 from status.store_children import ChildTransitions
 from status.store_input import InputTransitions, upload_gone
 from status.store_lives import LivesTransitions
@@ -38,6 +41,7 @@ from status.store_sweep import SweepTransitions
 
 class Store(
     SweepTransitions,
+    AheadTransitions,
     OperatorTransitions,
     PromiseTransitions,
     RoundTransitions,
@@ -165,26 +169,31 @@ class Store(
         state: str = "running",
         undo: bool = False,
         timeout_ms: int = 0,
-        wanted: Wanted = NONE_WANTED,
+        wanted: Sequence[Wanted] = (),
         news: News | None = None,
         line: str = "",
+        ahead: Ahead | None = None,
     ) -> Opening:
         """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`.
 
         Args:
-            wanted: The part that this process runs itself.
+            wanted: The parts that this process runs itself.
             line: Where it is awaited (file:line), for people.
+            ahead: See `advance`.
         """
         what = f"{fingerprint}\n{line}"
-        args: list[Any] = [n, seen, nonce, what, policy, need, state, int(undo), timeout_ms, *wanted]
+        args: list[Any] = [n, seen, nonce, what, policy, need, state, int(undo), timeout_ms, *claims_wanted(wanted)]
         args += (news or News()).arguments()
         if batch is not None:
             args += batch.arguments()
         for part in parts:
             args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
-        answer = self._call("open_join", run_id, *args)
+        answer = self._after(ahead, run_id, "open_join", args)
+        if answer is None:
+            return Opening("moved", nonce)
         if answer[0] == "granted":
-            return Opening("granted", nonce, grant=Grant("granted", *map(int, answer[1:])))
+            now_ms = int(answer[1])
+            return Opening("granted", nonce, grants=[Grant("granted", now_ms, int(ends)) for ends in answer[2:]])
         if answer[0] == "exists":
             return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
         if answer[0] == "foreign":
@@ -201,14 +210,19 @@ class Store(
         result: str = "",
         error: str = "",
         news: News | None = None,
+        ahead: Ahead | None = None,
     ) -> str:
         """End the run, if its journal still ends with `seen`.
+
+        Args:
+            ahead: See `advance`.
 
         Returns:
             `completed` (by this token), `moved` or `gone`.
         """
-        flat = (news or News()).arguments()
-        return str(self._call("complete", run_id, seen, token, state, result, error, *flat)[0])
+        args = [seen, token, state, result, error, *(news or News()).arguments()]
+        answer = self._after(ahead, run_id, "complete", args)
+        return "moved" if answer is None else str(answer[0])
 
     def cancel(self, run_id: str, reason: str, *, token: str, code: int = 409, by: str = "") -> Ending:
         """Decide the open await, or else the next one, as cancelled. See `cancel.lua`.
@@ -264,41 +278,23 @@ class Store(
         ref: PartRef,
         *,
         token: str,
-        kind: Literal["done", "failed", "retry"],
+        kind: Kind,
         outcome: str,
         began_ms: int,
         retry_in_ms: int = 0,
         line: str = "",
         name: str = "",
-        with_record: bool = False,
-        size: int | None = None,
+        gives: Gives = "",
         wanted: Wanted = NONE_WANTED,
     ) -> Ending:
         """Record what came of an attempt. See `finish.lua` for the answers.
 
         Args:
-            with_record: Give the run and its journal too, if it owes a turn now.
-            size: Of the join: give what its decision adds to the journal, and no more.
-            wanted: The part of the same join that this process runs next.
+            gives: What is given of a decision.
+            wanted: The item of a batch that this process runs next.
         """
-        answer = self._call(
-            "finish",
-            ref.run_id,
-            ref.n,
-            ref.p,
-            ref.nonce,
-            ref.attempt,
-            token,
-            kind,
-            outcome,
-            retry_in_ms,
-            began_ms,
-            line,
-            "all" if with_record else "" if size is None else size,
-            name,
-            *wanted,
-        )
-        return self._ending(ref.run_id, ref.n, answer)
+        finish = Finish(ref, token, kind, outcome, began_ms, retry_in_ms, line, gives, name, wanted)
+        return self.record([finish])[0]
 
     def release(self, ref: PartRef, *, token: str, call_token: str, outcome: str) -> Ending:
         """Take back a claim whose attempt never said how it ended.

@@ -6,9 +6,9 @@
 -- ARGV[10] a line about an error, for the events   ARGV[12] the step's name, for the events
 -- ARGV[11] what `decided` gives for the turn: '' nothing, `all` run and journal, or the size of the join: the entry of await
 --          n and the outcomes of its parts, for a turn that is where the journal ended before
--- ARGV[13] '', or a part of the same join that this process runs next, if nobody has begun it; `+`: of a batch, the part
---          that gets the place of this one
+-- ARGV[13] '', or `+`: this process runs the part of a batch next that gets the place of this one
 -- ARGV[14] token of that claim    ARGV[15] where    ARGV[16] its time limit, ms or 0    ARGV[17] delay of the retry, ms or -1
+-- ARGV[18] when it ended, ms, or '': now
 --
 -- Answers {recorded, [], start}: it counts; the run goes on
 --         {decided, stop, start, run or [], journal}: ... and decided the join: take the run's next turn
@@ -16,11 +16,10 @@
 --         {late, [], undo}: the join was decided before; `undo` is owed now, if not empty
 --         {superseded}: a failure of somebody who no longer holds the claim; dropped
 --         {gone}: the run, the join or this life of it is not there
--- Of recorded and retrying, the fourth is {now in ms, deadline in ms or 0} if the next part is granted; of a batch, it is
--- the one in `start`, which is then not to be published.
+-- Of recorded, the fourth is {now in ms, deadline in ms or 0} if the part in `start` is granted, and not to be published.
 -- `stop` lists claims (see loose_claims), `start` and `undo` a part to publish (see start_part).
 local n, p, nonce, attempt, token, kind, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local join, np, now = JOINS .. n, ARGV[1] .. '.' .. ARGV[2], now_ms()
+local join, np, now = JOINS .. n, ARGV[1] .. '.' .. ARGV[2], tonumber(ARGV[18]) or now_ms()
 local twin = string.sub(p, -1) == 'u'
 
 -- The undo of an action that had succeeded too late is over.
@@ -92,20 +91,7 @@ local function finish()
   return { 'recorded', {}, makes_room and start_next(n, now) or {} }
 end
 
--- The next part that this process wants to run, unless somebody else has it, or Redis was restarted.
-local function grant_next()
-  local q, mine = ARGV[13], ARGV[14]
-  local f = redis.call('HMGET', join, 'nonce', 'decided', 'a' .. q, 'b' .. q, 'c' .. q, 's' .. q)
-  local claim = parse_claim(f[5])
-  if claim and claim.token == mine then
-    return { int(now), redis.call('ZSCORE', TIMERS, timer_id('attempt', n, q, nonce)) or '0' }
-  end
-  if f[1] ~= nonce or f[2] or f[3] or f[4] or claim or not f[6] or has_ended(n, q) then return nil end
-  if redis.call('EXISTS', GRACE) == 1 then return nil end
-  return { claim_part(n, q, nonce, '1', mine, ARGV[15], '0', tonumber(ARGV[16]), ARGV[17], step_name(n, q), now) }
-end
-
--- The same of a batch: the part that has just entered the window, or had when this was called before.
+-- The part of a batch that has just entered the window, or had when this was called before: this process runs it next.
 local function grant_entered(start)
   if #start == 0 then
     for _, q in ipairs(parts_of(n)) do
@@ -135,7 +121,5 @@ elseif answer[1] == 'decided' and ARGV[11] ~= '' then
   end
 elseif ARGV[13] == '+' and answer[1] == 'recorded' and not redis.call('HGET', join, 'decided') then
   answer[3], answer[4] = grant_entered(answer[3])
-elseif ARGV[13] ~= '' and ARGV[13] ~= '+' and (answer[1] == 'recorded' or answer[1] == 'retrying') then
-  answer[4] = grant_next()
 end
 return answer

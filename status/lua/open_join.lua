@@ -5,10 +5,10 @@
 --                    line, where it is awaited (file:line), which may change
 -- ARGV[5] policy     all|settle|first|quorum|settled             ARGV[6] need  successes a quorum needs
 -- ARGV[7] state      of the run from now on      ARGV[8] undo    1 if this await undoes something
--- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] p       '', or the part that this process runs itself
--- ARGV[11] token     of the claim on it          ARGV[12] where   the worker's node name
--- ARGV[13] its time limit, ms or 0               ARGV[14] delay of the retry after it, ms, or -1: none
--- ARGV[15] how many values of status follow (0 or 3)
+-- ARGV[9] timeout    of the whole await, ms or 0 ARGV[10] where   the worker's node name, for the parts that it runs itself
+-- ARGV[11] those parts: `p token limit delay` each, joined by spaces: the claim's token, the attempt's time limit, ms or 0,
+--          and the delay of the retry after it, ms or -1: none. '' for no part
+-- ARGV[12] how many values of status follow (0 or 3)
 -- then phase, progress, metadata (JSON); then the number of events and, for each, kind, name, detail;
 -- then for each part: kind (step|sleep|promise|receive), delay ms, within ms, queue, label (of a promise or a channel: its
 -- name), spec (JSON)
@@ -19,7 +19,7 @@
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
 --         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
---         {granted, now in ms, deadline in ms or 0}: ... but one part, which is claimed and to be run where this turn is
+--         {granted, now in ms, deadline in ms or 0, ...}: ... but these parts, which are claimed and to be run where this turn is
 --         {answered}: ... and is in the journal already: take the next turn
 --         {exists, nonce, p, attempt, ...}: open already; these parts nobody has claimed
 --         {moved}: the journal is not what the turn has read; start over
@@ -46,13 +46,29 @@ local function add_waiting(waiting)
   return waiting
 end
 
-local here = ARGV[10] ~= '' and ARGV[10]
+-- The parts that this process runs itself.
+local here = {}
+for p, token, limit_ms, retry_in_ms in string.gmatch(ARGV[11], '(%d+) (%x+) (%d+) (-?%d+)') do
+  here[#here + 1] = { p = p, token = token, limit_ms = tonumber(limit_ms), retry_in_ms = retry_in_ms }
+end
+
+-- Asked again, since the answer was lost: when their time is up, if this process still has them all; else nil.
+local function granted_before()
+  local deadlines = {}
+  for i, wanted in ipairs(here) do
+    local claim = claim_of(join, wanted.p)
+    if not claim or claim.token ~= wanted.token then return nil end
+    deadlines[i] = redis.call('ZSCORE', TIMERS, timer_id('attempt', n, wanted.p, nonce)) or '0'
+  end
+  return deadlines
+end
+
 if state[3] == n then
   local open = redis.call('HMGET', join, 'nonce', 'fp', 'line')
   if open[1] == nonce then
-    local claim = here and claim_of(join, here)
-    if not claim or claim.token ~= ARGV[11] then return add_waiting({ 'opened' }) end
-    return { 'granted', int(now_ms()), redis.call('ZSCORE', TIMERS, timer_id('attempt', n, here, nonce)) or '0' }
+    local deadlines = granted_before()
+    if #here == 0 or not deadlines then return add_waiting({ 'opened' }) end
+    return { 'granted', int(now_ms()), unpack(deadlines) }
   end
   if open[2] ~= fp then return { 'foreign', open[2], open[3] or '' } end
   return add_waiting({ 'exists', open[1] })
@@ -76,7 +92,7 @@ local function take_up_again()
   return kept
 end
 
-local now, at = now_ms(), 15
+local now, at = now_ms(), 12
 local run = { 'open', n, 'updated_ms', int(now) }
 if ARGV[at] == '3' then
   status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
@@ -233,8 +249,14 @@ if ended then
   start_next(n, now)
 elseif not state[7] then
   -- After a restart of Redis what runs comes first: then it is a message, as any other.
-  if not here or redis.call('EXISTS', GRACE) == 1 then return { 'opened' } end
-  local name = step_name(n, here)
-  return { 'granted', claim_part(n, here, nonce, '1', ARGV[11], ARGV[12], '0', tonumber(ARGV[13]), ARGV[14], name, now) }
+  if #here == 0 or redis.call('EXISTS', GRACE) == 1 then return { 'opened' } end
+  local answer = { 'granted', int(now) }
+  for _, wanted in ipairs(here) do
+    local name = step_name(n, wanted.p)
+    local _, deadline_ms =
+      claim_part(n, wanted.p, nonce, '1', wanted.token, ARGV[10], '0', wanted.limit_ms, wanted.retry_in_ms, name, now)
+    answer[#answer + 1] = deadline_ms
+  end
+  return answer
 end
 return add_waiting({ 'opened' })

@@ -1,0 +1,58 @@
+"""Several transitions in one script, as part of the `Store`: those of steps in place, and what their turn does next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from status.ahead import Ahead, Finish, GivenBack
+from status.records import Ending
+
+
+class AheadTransitions:
+    """The transitions of a turn that goes on in the process in which its steps have run."""
+
+    def _call(self, name: str, run_id: str, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
+        raise NotImplementedError
+
+    def record(self, finishes: Sequence[Finish], given_back: Sequence[GivenBack] = ()) -> list[Ending]:
+        """Record what came of several attempts of one await. See `finish.lua` for the answers.
+
+        Args:
+            given_back: Claims that are given up before the last of these is recorded; theirs is the answer before its.
+        """
+        ref = finishes[-1].ref
+        if len(finishes) == 1 and not given_back:
+            return [self._ending(ref.run_id, ref.n, self._call("finish", ref.run_id, *finishes[0].arguments()))]
+        returned = _said("give_back", [value for claim in given_back for value in claim]) if given_back else []
+        *others, last = [_said("finish", finish.arguments()) for finish in finishes]
+        flat = [value for said in (*others, returned, last) for value in said]
+        return [self._ending(ref.run_id, ref.n, answer) for answer in self._call("advance", ref.run_id, *flat)]
+
+    def give_back(self, run_id: str, claims: Sequence[GivenBack]) -> Ending:
+        """Give up claims on parts that have not begun. See `give_back.lua`."""
+        answer = self._call("give_back", run_id, *[value for claim in claims for value in claim])
+        return self._ending(run_id, claims[0].n, answer)
+
+    def _after(self, ahead: Ahead | None, run_id: str, name: str, args: Sequence[Any]) -> Any:
+        """Make a transition, of a turn that may be ahead of the journal: only after that has caught up.
+
+        Returns:
+            The answer; None: what was recorded is not what the turn has gone on with.
+        """
+        if ahead is None or ahead.recorded:
+            return self._call(name, run_id, *args)
+        flat = [value for finish in ahead.finishes for value in _said("finish", finish.arguments())]
+        answers = self._call("advance", run_id, *flat, *_said(name, args))
+        count, n = len(ahead.finishes), ahead.finishes[-1].ref.n
+        ahead.endings = [self._ending(run_id, n, answer) for answer in answers[:count]]
+        ahead.recorded = len(answers) > count
+        return answers[count] if ahead.recorded else None
+
+
+def _said(name: str, args: Sequence[Any]) -> list[Any]:
+    """A transition, as `advance.lua` reads it."""
+    return [name, len(args), *args]
