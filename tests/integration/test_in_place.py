@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from celery import Celery
 
 from canvas import in_place
 from status import get_status, history
+from status.scripts import RUN_SCRIPTS, digest
 from waiting import wait_until
 
 
@@ -37,6 +39,34 @@ def test_a_short_step_runs_in_the_process_of_its_turn(flow, workers, redis_clien
     assert (kinds["step.started"], kinds["step.done"], kinds["join.decided"]) == (12, 12, 12)
     # The run's first turn is a message; of its steps a few at most are, where a chain was too long for one go.
     assert pushes(redis_client) - pushed < 8
+
+
+def test_an_await_in_place_is_one_round_trip(flow, workers, redis_client):
+    workers(pool="solo", concurrency=1)
+    flow.in_a_row.submit(8).result(timeout_s=30)
+
+    with redis_client.monitor() as monitor:
+        flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
+        redis_client.echo("that is all")
+        made = Counter(scripts_called(monitor))
+
+    # What a step gave goes with what the workflow asks for next, at last with its end. A step or two may be a message,
+    # where a chain was too long for one go: each a `begin` and a `finish`.
+    assert made["advance"] >= 10
+    assert made["open_join"] + made["complete"] <= 1 + made["begin"]
+    assert made["finish"] <= made["begin"] <= 2
+
+
+def scripts_called(monitor: Any) -> Iterator[str]:
+    """The scripts of runs among the commands that a monitor has seen, up to the echo."""
+    names = {digest(name): name for name in RUN_SCRIPTS}
+    while True:
+        command = monitor.next_command()
+        word, digest_or_text = (*command["command"].split(" ", 2), "")[:2]
+        if word == "ECHO":
+            return
+        if word == "EVALSHA" and digest_or_text in names:
+            yield names[digest_or_text]
 
 
 def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_client):

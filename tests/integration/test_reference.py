@@ -271,7 +271,7 @@ class World:
         assert seen is not None
         was_recorded = f"{ref.n}.{ref.p}" in seen.journal
         ending = self.store.finish(
-            ref, token=token, kind=kind, outcome=outcome, began_ms=1, retry_in_ms=60_000, with_record=True
+            ref, token=token, kind=kind, outcome=outcome, began_ms=1, retry_in_ms=60_000, gives="all"
         )
         self.said.append((ref, token, kind, outcome, {}))
         now = self.store.load(RUN)

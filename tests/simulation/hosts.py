@@ -23,6 +23,7 @@ from simulation.flows import Running
 from status.records import Grant, PartRef
 
 if TYPE_CHECKING:
+    from simulation.in_place import SimHolding
     from simulation.world import World
 
 CHILDREN, PREFETCH = 2, 2
@@ -79,6 +80,7 @@ class Child(Process):
 
     host: Host
     job: Job | None = None
+    holding: SimHolding | None = None
 
     def take(self, sent: Sent) -> None:
         """Do what a message asks for; a step's body goes on by itself."""
@@ -284,6 +286,7 @@ class Host:
     def notice(self, child: Child) -> None:
         """As `StepRequest.on_failure` does for a lost process; the pool starts another."""
         self.children[self.children.index(child)] = Child(child.name, self)
+        self._give_up(child)
         job = child.job
         if job is not None and job.request is not None:
             job.request.release()
@@ -292,6 +295,17 @@ class Host:
         self.settled(job)
         self.assign()
         self.world.broker.pull()
+
+    def _give_up(self, child: Child) -> None:
+        """As the heartbeat does with what a process that is gone had in place."""
+        rows = child.holding.rows if child.holding else []
+        for request, running in list(rows):
+            ref = request.celeriac_ref
+            if not running:
+                self.world.store.leaving(ref.run_id, [(ref.n, ref.p, request.celeriac_token)])
+            request.release()
+        if child.holding:
+            child.holding.drop()
 
     def die(self) -> None:
         """All of it is gone, and comes back as another. Its messages may come back one day."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -18,8 +19,36 @@ from status.records import NONE_WANTED, Wanted
 if TYPE_CHECKING:
     from canvas.perform import Here
     from canvas.step import Step
+    from simulation.hosts import Child
     from simulation.world import World
     from status.records import NewPart, PartRef
+
+
+class SimHolding(granted.Holding):
+    """The claims of a child's turn, as its worker's heartbeat finds them on the board. A dead child changes none."""
+
+    def __init__(self, world: World, child: Child) -> None:
+        super().__init__()
+        self._world, self._child = world, child
+        self.rows: list[tuple[SimRequest, bool]] = []
+        child.holding = self
+
+    def hold(self, claims: Iterable[tuple[PartRef, str, str]], running: str = "") -> None:
+        if self._child.dead:
+            return
+        self.drop()
+        for ref, token, task in claims:
+            sent = Sent("", {}, None, self._world.now_ms)
+            request = SimRequest(self._child.host, self._world.app.tasks[task], sent, ref, token)
+            self.rows.append((request, token == running))
+            self._child.host.requests.append(request)
+            granted.note(token)
+
+    def drop(self) -> None:
+        for request, _ in self.rows:
+            granted.forget(request.celeriac_token)
+            self._child.host.requests.remove(request)
+        self.rows = []
 
 
 class SimInPlace(InPlace):
@@ -29,16 +58,20 @@ class SimInPlace(InPlace):
         self._world = world
         self._host = world.current.host
         super().__init__(world.engine, Place(self._host.name, frozenset(), 0.0))
+        self.holding = SimHolding(world, world.current)
 
     def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
         return self._world.random.choice([0.0005, 0.0005, 0.003, None])
 
-    def next_item(self, step: Step[Any, Any]) -> Wanted:
+    def left_s(self) -> float:
+        return self._world.random.choice([0.05, 0.05, 0.05, -1.0])
+
+    def next_item(self, _run_id: str, step: Step[Any, Any]) -> Wanted:
         if step.interruptible or self._world.random.random() < 0.4:
             return NONE_WANTED
         return Wanted("+", uuid4().hex, self._host.name, *limits(step, step.policy, 1))
 
-    def _run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
+    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         world, child = self._world, self._world.current
         message = self.engine.publisher.step(ref, spec, workflow)
         args, kwargs, embed = message.body
@@ -48,14 +81,11 @@ class SimInPlace(InPlace):
         context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)
         request = SimRequest(self._host, task, sent, ref, here.token)
         outer, child.job = child.job, Job(sent, task, context, request, here.grant, ends=True)
-        self._host.requests.append(request)  # as the heartbeat finds it on the board
-        granted.note(here.token)
+        world.watch.begins(here.token)
         try:
             world.work(world.faults.in_place_ms())
             child.in_place()
         finally:
-            granted.forget(here.token)
-            self._host.requests.remove(request)
             child.job = outer
 
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from canvas import opening
 from canvas.engine import Engine
 from canvas.heartbeat import Heartbeat
 from canvas.run import Run
+from canvas.series import Series
 from simulation.broker import SimBacklog
 from simulation.plans import Plan
 from simulation.redis_side import Patches
@@ -49,6 +51,14 @@ def _cancelled(plan: Plan) -> bool:
 
 def _undoes(plan: Plan) -> bool:
     return bool(plan.strategy) and (plan.raises or not plan.catches) and plan.joins[0].undone
+
+
+def _undoes_later(plan: Plan) -> bool:
+    return bool(plan.strategy) and any(join.undone for join in plan.joins[1:])
+
+
+def _fails_fast(plan: Plan) -> bool:
+    return any(join.kind == "fan_out_fail" and len(join.good) > 1 and not all(join.good) for join in plan.joins)
 
 
 def _races(plan: Plan) -> bool:
@@ -321,17 +331,16 @@ MUTATIONS = [
     ),
     Mutation(
         4,
-        "who runs the next part himself leaves it to who has it",
-        (("finish", "or f[4] or claim or not f[6]", "or f[4] or not f[6]"),),
-        kinds=("preempt", "pause"),
-        seeds=600,
+        "what is written ahead waits for what the turn has gone on with",
+        python=(opening, "caught_up", lambda *_: True),
+        wants=_undoes_later,
     ),
     Mutation(
-        4,
-        "an ended part is not run where its turn is",
-        (("finish", "or not f[6] or has_ended(n, q) then", "or not f[6] then"),),
-        kinds=("preempt", "pause"),
-        seeds=600,
+        1,
+        "who fails gives back what it has not begun",
+        python=(Series, "_given_back", lambda _: []),
+        wants=_fails_fast,
+        seeds=200,
     ),
     Mutation(
         10,

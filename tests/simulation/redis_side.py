@@ -11,11 +11,12 @@ import redis
 from hiredis import pack_command
 from redis.client import Pipeline
 
+from simulation.watch import Violation
 from status import scripts
 from status.grace import Grace
 from status.keys import Keys
 from status.records import Grant, PartRef, RunRecord
-from status.scripts import MOVE_NO_PART, RUN_SCRIPTS, Scripts
+from status.scripts import MOVE_NO_PART, RUN_SCRIPTS, TOGETHER, Scripts
 from status.settings import Settings
 from status.store import Store
 from status.store_sweep import SWEEPER_LEASE_MS
@@ -45,7 +46,20 @@ QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent"})
 
 #: What does no harm when it is done again, and answers as things are then.
 WITHOUT_TOKEN = frozenset(
-    {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent"}
+    {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent", "give_back"}
+)
+
+#: What several transitions in one script did is seen after each of them.
+STATES = (
+    ("local answers, places,", "local states, answers, places,"),
+    ("outcomes, at = {}, {}, {}, 1", "outcomes, at = {}, {}, {}, {}, 1"),
+    (
+        "  at = at + 2 + #arguments\n",
+        (
+            "  at = at + 2 + #arguments\n"
+            "  states[#answers] = { redis.call('HGETALL', JOURNAL), redis.call('HGETALL', LATE) }\n"
+        ),
+    ),
 )
 
 Patches = tuple[tuple[str, str, str], ...]
@@ -63,11 +77,16 @@ def source(name: str, patches: Patches = ()) -> tuple[str, str]:
     text = scripts.source(name)
     if name in RUN_SCRIPTS:
         text = replaced(text, *CLOCK, "the prelude")
-    elif name == "sweep":
+    if name == "sweep":
         for old, new in LIVES:
             text = replaced(text, old, new, "sweep.lua")
+    elif name == "advance":
+        for old, new in STATES:
+            text = replaced(text, old, new, "advance.lua")
+        text = text.removesuffix("return answers\n") + "return { answers, states }\n"
     for script, old, new in patches:
-        shared = {"_run": RUN_SCRIPTS, "_join": RUN_SCRIPTS - MOVE_NO_PART}.get(script, {script})
+        alone = {script, "advance"} if script in TOGETHER else {script}
+        shared = {"_run": RUN_SCRIPTS, "_join": RUN_SCRIPTS - MOVE_NO_PART}.get(script, alone)
         if name in shared:
             text = replaced(text, old, new, f"{script}.lua")
     return text, sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -125,11 +144,24 @@ class SimScripts(Scripts):
         if name not in WITHOUT_TOKEN and world.faults.resends():
             # The reply was lost and the client sends the script again.
             again = self._once(name, keys, args)
-            world.watch.same_answer(name, answer, again)
+            self._must_be_same(name, args, answer, again)
             answer = again
-        said = answer[0] if isinstance(answer, list) and answer else answer
+        if name == "advance":
+            said = " ".join(f"{one} {row[0]}" for (one, _), row in zip(one_by_one(args), answer, strict=False))
+        else:
+            said = answer[0] if isinstance(answer, list) and answer else answer
         world.boundary(f"after {name} {self._place(name, args)}: {said}")
         return answer
+
+    def _must_be_same(self, name: str, args: Sequence[Any], first: Any, again: Any) -> None:
+        watch = self._world.watch
+        if name != "advance":
+            watch.same_answer(name, first, again)
+            return
+        for (one, _), said, said_again in zip(one_by_one(args), first, again, strict=False):
+            watch.same_answer(one, said, said_again)
+        if len(first) != len(again):
+            raise Violation(f"advance with the same tokens went on to {len(first)}, then to {len(again)} transitions")
 
     @staticmethod
     def _place(name: str, args: Sequence[Any]) -> str:
@@ -162,14 +194,27 @@ class SimScripts(Scripts):
             self._granted(PartRef(self._world.run_id, n, p, nonce, attempt), token, undoes)
         if name == "sweep" and answer[0]:
             self._world.swept()
-        if observed:
-            self._world.watch.saw(name, args, answer, *map(mapping, answers[first + 1 :]))
-        if name == "open_join" and answer[0] == "granted":
-            self._granted(PartRef(self._world.run_id, args[0], args[9], args[2], 1), args[10])
-        elif name == "finish" and answer[0] != "decided" and len(answer) > 3:
-            next_one = answer[2][0] if args[12] == "+" else args[12]
-            self._granted(PartRef(self._world.run_id, args[0], next_one, args[2], 1), args[13])
+        if name == "advance":
+            answer, states = answer
+            for (one, its_args), said, state in zip(one_by_one(args), answer, states, strict=False):
+                self._saw(one, its_args, said, *map(mapping, state))
+        elif observed:
+            self._saw(name, args, answer, *map(mapping, answers[first + 1 :]))
         return answer
+
+    def _saw(self, name: str, args: Sequence[Any], answer: Any, journal: dict[str, str], late: dict[str, str]) -> None:
+        """One transition was made, by itself or beside others."""
+        watch, run_id = self._world.watch, self._world.run_id
+        watch.saw(name, args, answer, journal, late)
+        if name == "open_join" and answer[0] == "granted":
+            for claim in claims_in(args[10]):
+                ref = PartRef(run_id, args[0], claim[0], args[2], 1)
+                watch.granted_to(self._world.current, ref, claim[1], begins=False)
+        elif name == "finish" and answer[0] != "decided" and len(answer) > 3:
+            self._granted(PartRef(run_id, args[0], answer[2][0], args[2], 1), args[13])
+        elif name == "give_back":
+            for token in args[2::3]:
+                watch.ended(token)
 
     def _granted(self, ref: PartRef, token: str, undoes: str | None = None) -> None:
         self._world.watch.granted_to(self._world.current, ref, token, undoes)
@@ -184,6 +229,22 @@ class SimScripts(Scripts):
             except redis.exceptions.ResponseError as error:
                 answers.append(error)
         return answers
+
+
+def one_by_one(args: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """The transitions that `advance` is to make."""
+    left, found = list(args), []
+    while left:
+        name, count = left[0], int(left[1])
+        found.append((name, left[2 : 2 + count]))
+        left = left[2 + count :]
+    return found
+
+
+def claims_in(text: str) -> list[list[str]]:
+    """Part and token of each claim that `open_join` is asked for."""
+    words = text.split()
+    return [words[at : at + 2] for at in range(0, len(words), 4)]
 
 
 def mapping(flat: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import StaticPool, create_engine, event, text
 
 from saga import schema
-from saga.log import EntryState, SagaLog
+from saga.log import Begin, EntryState, SagaLog
 from simulation.reference import Late, Reference
 from simulation.watch import Violation
 from status.records import PartRef
@@ -39,9 +39,18 @@ class SimLog(SagaLog):
         super().__init__(self.database)
 
     def write(self, changes: Any) -> None:
+        for change in changes:
+            if isinstance(change, Begin):
+                self._must_be_next(change)
         self.world.boundary("before saga log")
         super().write(changes)
         self.world.boundary("after saga log")
+
+    def _must_be_next(self, change: Begin) -> None:
+        """What is written ahead must come to be, so its turn may not be ahead of the journal."""
+        n, watch = int(str(change.undo["undoes"]).rpartition("/")[2].partition(".")[0]), self.world.watch
+        if not watch.restored and not set(range(n)) <= watch.seen.decided.keys():
+            raise Violation(f"an undo of await {n} is logged, and only {sorted(watch.seen.decided)} are recorded")
 
 
 class SagaWatch:

@@ -31,6 +31,7 @@ SAID_AGAIN = {
     },
     "release": {("start", "none"), ("recorded", "none"), ("decided", "none")},
     "fire": {("expired", "none"), ("start", "none"), ("recorded", "none"), ("decided", "none")},
+    "give_back": {("decided", "returned")},
     "submit": set(),
 }
 
@@ -180,8 +181,10 @@ class Watch:
 
     # --- who runs -------------------------------------------------------------------
 
-    def granted_to(self, child: Child, ref: PartRef, token: str, undoes: str | None = None) -> None:
-        """Redis has given a claim away: a body begins."""
+    def granted_to(
+        self, child: Child, ref: PartRef, token: str, undoes: str | None = None, *, begins: bool = True
+    ) -> None:
+        """Redis has given a claim away: a body begins, or may do so at any time."""
         if token in self.bodies:
             return
         world, place = self._world, (ref.n, ref.p)
@@ -202,9 +205,15 @@ class Watch:
         self._not_undone_while_it_runs(body)
         world.saga.must_know(ref, undoes)
         self.bodies[token] = body
-        if world.action_of(ref, undoes) is not None:
-            self.seen.granted.add(place)
+        if begins:
+            self.begins(token)
         world.note(f"may run {ref.step_id} attempt {ref.attempt}")
+
+    def begins(self, token: str) -> None:
+        """A body that was granted begins."""
+        body = self.bodies[token]
+        if self._world.action_of(body.ref, body.undoes) is not None:
+            self.seen.granted.add(body.place)
 
     @staticmethod
     def _may_overlap(other: Body) -> bool:
