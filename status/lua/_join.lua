@@ -102,19 +102,21 @@ local function stop_rest(n, nonce, now)
   return loose + undos
 end
 
+-- The entry of await n, and where the journal ends now. `counts`: of a batch, how many succeeded and failed.
+local function write_entry(n, verdict, index, by, now, nonce, fp, line, counts)
+  local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = fp, l = line or nil, n = counts }
+  redis.call('HSET', JOURNAL, n, cjson.encode(entry))
+  redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0)
+end
+
 -- One decision a join: writes the entry of await n, stops what is left of it and owes the run a turn.
 -- Returns the claims that are to be stopped (see loose_claims).
 local function decide(n, verdict, index, by, now)
   local join = JOINS .. n
   local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window', 'line')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
-  local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = f[3], l = f[9] or nil }
-  if f[8] then
-    entry['n'] = f[4] .. '|' .. f[5]
-    keep_bits(n, verdict)
-  end
-  redis.call('HSET', JOURNAL, n, cjson.encode(entry))
-  redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0)
+  if f[8] then keep_bits(n, verdict) end
+  write_entry(n, verdict, index, by, now, nonce, f[3], f[9], f[8] and (f[4] .. '|' .. f[5]) or nil)
   if f[7] then drop_timer('join', n, '', nonce) end
   local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)
@@ -330,16 +332,22 @@ local function tighten(n, by, now)
   return true
 end
 
--- Part p is claimed from now on by the delivery with `token`, which may take `limit_ms` (0: as long as it likes); its retry
--- after that starts `retry_in_ms` later. Returns the answer of a grant: when it begins, and when its time is up or 0, in ms.
+-- Of a claim: its fields are added to `fields`, and the timer of its attempt is set, which may take `limit_ms` (0: as long as
+-- it likes); its retry after that starts `retry_in_ms` later. Returns when its time is up, or 0, in ms.
+local function file_claim(fields, n, p, nonce, token, where, interruptible, limit_ms, retry_in_ms, now)
+  for _, value in ipairs({ 'c' .. p, token .. '|' .. where .. '|' .. interruptible }) do fields[#fields + 1] = value end
+  if limit_ms == 0 then return 0 end
+  for _, value in ipairs({ 'x' .. p, token .. '|' .. retry_in_ms }) do fields[#fields + 1] = value end
+  set_timer('attempt', n, p, nonce, now + limit_ms)
+  return now + limit_ms
+end
+
+-- Part p is claimed from now on by the delivery with `token` (see file_claim). Returns the answer of a grant: when it begins,
+-- and when its time is up or 0, in ms.
 local function claim_part(n, p, nonce, attempt, token, where, interruptible, limit_ms, retry_in_ms, name, now)
-  local join, deadline_ms = JOINS .. n, 0
-  if limit_ms > 0 then
-    deadline_ms = now + limit_ms
-    redis.call('HSET', join, 'x' .. p, token .. '|' .. retry_in_ms)
-    set_timer('attempt', n, p, nonce, deadline_ms)
-  end
-  redis.call('HSET', join, 'c' .. p, token .. '|' .. where .. '|' .. interruptible)
+  local fields = {}
+  local deadline_ms = file_claim(fields, n, p, nonce, token, where, interruptible, limit_ms, retry_in_ms, now)
+  redis.call('HSET', JOINS .. n, unpack(fields))
   look_at(part_id(n, p), LEASE_TICKS)
   step_is(n, p, 'running', attempt, int(now))
   event('step.started', name, attempt)

@@ -56,7 +56,12 @@ end
 -- %.0f: tostring() would round a time in ms to 1.7e+12.
 local function int(number) return string.format('%.0f', number) end
 
-local function tick() return tonumber(redis.call('GET', TICK) or '0') end
+-- Asked once: nothing changes it while a script runs.
+local ticks
+local function tick()
+  ticks = ticks or tonumber(redis.call('GET', TICK) or '0')
+  return ticks
+end
 
 local function look_at(member, in_ticks) redis.call('ZADD', DUE, tick() + in_ticks, member) end
 

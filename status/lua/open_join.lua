@@ -47,9 +47,10 @@ local function add_waiting(waiting)
 end
 
 -- The parts that this process runs itself.
-local here = {}
+local here, here_by_part = {}, {}
 for p, token, limit_ms, retry_in_ms in string.gmatch(ARGV[11], '(%d+) (%x+) (%d+) (-?%d+)') do
   here[#here + 1] = { p = p, token = token, limit_ms = tonumber(limit_ms), retry_in_ms = retry_in_ms }
+  here_by_part[tonumber(p)] = here[#here]
 end
 
 -- Asked again, since the answer was lost: when their time is up, if this process still has them all; else nil.
@@ -153,6 +154,8 @@ local function put(list, key, value)
   list[#list + 1] = key
   list[#list + 1] = value
 end
+-- After a restart of Redis what runs comes first: then they are messages, as any other.
+local grants = #here > 0 and not state[7] and redis.call('EXISTS', GRACE) == 0
 local kept, ok, first = state[7] and take_up_again() or {}, 0, ''
 -- Name and part of each promise and receive; the field that names those that wait for one -> its parts.
 local promised, waiters = {}, {}
@@ -179,8 +182,14 @@ for p = 0, (batch and 0 or size) - 1 do
     put(fields, 'b' .. p, 1)
     set_timer(kind == 'sleep' and 'sleep' or 'start', n, p, nonce, now + delay_ms)
   else
-    put(due, look, part_id(n, p))
+    local mine = grants and here_by_part[p]
+    put(due, mine and tick() + LEASE_TICKS or look, part_id(n, p))
     if within_ms > 0 then set_timer('within', n, p, nonce, now + within_ms) end
+    if mine then
+      mine.name = ARGV[at + 5]
+      mine.deadline_ms = file_claim(fields, n, p, nonce, mine.token, ARGV[10], '0', mine.limit_ms, mine.retry_in_ms, now)
+      put(steps, n .. '.' .. p .. ':s', 'running|1|' .. int(now) .. '|')
+    end
   end
   if #steps >= CHUNK then write() end
   at = at + 6
@@ -247,16 +256,14 @@ for _, one in ipairs(promised) do
 end
 if ended then
   start_next(n, now)
-elseif not state[7] then
-  -- After a restart of Redis what runs comes first: then it is a message, as any other.
-  if #here == 0 or redis.call('EXISTS', GRACE) == 1 then return { 'opened' } end
+elseif grants then
   local answer = { 'granted', int(now) }
-  for _, wanted in ipairs(here) do
-    local name = step_name(n, wanted.p)
-    local _, deadline_ms =
-      claim_part(n, wanted.p, nonce, '1', wanted.token, ARGV[10], '0', wanted.limit_ms, wanted.retry_in_ms, name, now)
-    answer[#answer + 1] = deadline_ms
+  for _, mine in ipairs(here) do
+    event('step.started', mine.name, '1')
+    answer[#answer + 1] = int(mine.deadline_ms)
   end
   return answer
+elseif not state[7] then
+  return { 'opened' }
 end
 return add_waiting({ 'opened' })

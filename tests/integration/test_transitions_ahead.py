@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -143,3 +144,42 @@ def test_the_last_claim_that_a_settle_waits_for_may_be_given_back(run):
 
     assert ending.code == "decided"
     assert run.field("open") == ""
+
+
+@pytest.mark.parametrize("policy", ["all", "settle"])
+@pytest.mark.parametrize(
+    ("parts", "more"),
+    [
+        ([part()], {}),
+        ([part()] * 3, {}),
+        ([part(within_ms=9000), part(undo=True)], {}),
+        ([part(), part()], {"timeout_ms": 9000}),
+    ],
+    ids=["one", "three", "within and undo", "timeout"],
+)
+@pytest.mark.parametrize("timeout_ms", [0, 4000], ids=["", "limited"])
+def test_parts_that_end_together_leave_what_they_leave_one_by_one(run, policy, parts, more, timeout_ms):
+    def left(*, together: bool) -> str:
+        run.redis.flushall()
+        run.submit()
+        claims = wanted(*range(len(parts)), timeout_ms=timeout_ms)
+        assert run.open(*parts, policy=policy, wanted=claims, **more) == "granted"
+        ahead = went(run, *range(len(parts)))
+        if not together:
+            for finish in ahead.finishes:
+                run.store.record([finish])
+            ahead = None
+        assert opens_next(run, ahead, last=len(parts) - 1).code == "granted"
+        return re.sub(r"\b\d{13}(\.0)?\b", "T", json.dumps(run.everything()))
+
+    assert left(together=True) == left(together=False)
+
+
+def test_parts_of_which_one_runs_elsewhere_end_one_by_one(run):
+    run.submit()
+    assert run.open(part(), part(), wanted=wanted(0)) == "granted"
+
+    ahead = went(run, 0)
+
+    assert opens_next(run, ahead, last=0).code == "moved"
+    assert (run.outcome(0), run.decision(), [ending.code for ending in ahead.endings]) == ("v0", None, ["recorded"])

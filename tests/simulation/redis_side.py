@@ -49,17 +49,26 @@ WITHOUT_TOKEN = frozenset(
     {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent", "give_back"}
 )
 
-#: What several transitions in one script did is seen after each of them.
+#: What several transitions in one script did is seen after each of them. (What ends at once ended one after the other.)
 STATES = (
-    ("local answers, places,", "local states, answers, places,"),
-    ("outcomes, at = {}, {}, {}, 1", "outcomes, at = {}, {}, {}, {}, 1"),
     (
-        "  at = at + 2 + #arguments\n",
-        (
-            "  at = at + 2 + #arguments\n"
-            "  states[#answers] = { redis.call('HGETALL', JOURNAL), redis.call('HGETALL', LATE) }\n"
-        ),
+        "local answers, first = {}, 1\n",
+        """local answers, first, states = {}, 1, {}
+local function see(i, last)
+  local journal, seen, later = redis.call('HGETALL', JOURNAL), {}, { [asked[1][1]] = i < last }
+  for j = i + 1, last do later[places[j]] = true end
+  for at = 1, #journal, 2 do
+    if not later[journal[at]] then
+      seen[#seen + 1] = journal[at]
+      seen[#seen + 1] = journal[at + 1]
+    end
+  end
+  states[i] = { seen, redis.call('HGETALL', LATE) }
+end
+""",
     ),
+    ("'decided', {}, {} } end\n", "'decided', {}, {} }; see(i, #places) end\n"),
+    ("  answers[i] = made[one.name](one)\n", "  answers[i] = made[one.name](one)\n  see(i, i)\n"),
 )
 
 Patches = tuple[tuple[str, str, str], ...]
