@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from uuid import uuid4
 
 from celery.app.trace import trace_task
 
@@ -145,7 +145,7 @@ class InPlace:
 
     def _wanted(self, asks: Asks, p: int) -> Wanted:
         step: Step[Any, Any] = _call_of(asks, p).definition
-        return Wanted(str(p), uuid4().hex, self.place.where, *limits(step, step.policy, 1))
+        return Wanted(str(p), token_hex(16), self.place.where, *limits(step, step.policy, 1))
 
     def next_item(self, run_id: str, step: Step[Any, Any]) -> Wanted:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
@@ -154,7 +154,7 @@ class InPlace:
         left_s = self.left_s()
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
-        return Wanted("+", uuid4().hex, self.place.where, *limits(step, step.policy, 1))
+        return Wanted("+", token_hex(16), self.place.where, *limits(step, step.policy, 1))
 
     def run_items(self, ending: Ending | None, wanted: Wanted, workflow: str) -> Ending | None:
         """Run the items of a batch that this process is granted, one after the other. Gives how the last one ended."""
@@ -186,6 +186,8 @@ class InPlace:
             "celeriac_token": here.token,
             "celeriac_here": here,
         }
+        # What tracers have put there; else Celery's own context would look for it among all of these.
+        request.setdefault("headers", {})
         task: Any = self.engine.app.tasks[message.headers["task"]]
         if self._teller:
             self._teller.begins(message)

@@ -62,6 +62,7 @@ class Series:
             performed = self._recorded(here)
             if performed is not None:
                 return performed
+        self._hold()  # if the process dies now, none of them was the cause
         if len(self._kept) == self._asks.recipe.size and self._asks.recipe.policy in PATIENT:
             return Performed(self._ahead())
         return self._catch_up()
@@ -92,7 +93,6 @@ class Series:
         # Read anew: the step may change its arguments, and the workflow may have them still.
         spec = from_json(self._asks.parts[int(wanted.p)].spec)
         self._by.run(self._ref(wanted), spec, self._record.workflow, here)
-        self._hold()
         return here
 
     def _recorded(self, here: Here) -> Performed | None:

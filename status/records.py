@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -63,13 +64,18 @@ class PartRef(NamedTuple):
         """Celery's task id: new for each attempt and each life, so that a revoked id never comes back."""
         return f"{self.run_id}/{self.n}.{self.p}~{self.nonce}.{self.attempt}"
 
-    @classmethod
-    def parse(cls, message_id: str) -> PartRef | None:
+    @staticmethod
+    def parse(message_id: str) -> PartRef | None:
         """Read a Celery task id; None if it is not one of ours."""
-        found = _MESSAGE_ID.fullmatch(message_id)
-        if found is None:
-            return None
-        return cls(found["run"], int(found["n"]), found["p"], found["nonce"], int(found["attempt"]))
+        return _parsed(message_id)
+
+
+@lru_cache(maxsize=64)  # each is asked for a few times in a row
+def _parsed(message_id: str) -> PartRef | None:
+    found = _MESSAGE_ID.fullmatch(message_id)
+    if found is None:
+        return None
+    return PartRef(found["run"], int(found["n"]), found["p"], found["nonce"], int(found["attempt"]))
 
 
 class Claim(NamedTuple):
