@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, cast
 
@@ -52,6 +53,11 @@ class Plan:
     key: str | None = None
     retry: dict[str, Any] | None = None
     run_id: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it adds no more than a label."""
+        return self is _PLAIN or replace(self, label=None) == _PLAIN
 
 
 _PLAIN = Plan()
@@ -191,6 +197,23 @@ class Call(Signature[R_co], Part[R_co]):
             "priority": self["options"].get("priority"),
         }
         return {name: value for name, value in spec.items() if value not in (None, False)}
+
+    @property
+    def kind_of_call(self) -> Any:
+        definition = self.definition
+        # Its process is killed when nobody waits for it, or it is that of the turn: such steps are run one by one.
+        if not self.plan.is_plain or getattr(definition, "interruptible", True) or definition.local:
+            return None
+        return self["task"], self.plan.label, self["options"]
+
+    @property
+    def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        return self["args"], self["kwargs"]
+
+    @property
+    def common_spec(self) -> dict[str, Any]:
+        spec = self.spec(self.definition.queue_of(self["options"]))
+        return {name: value for name, value in spec.items() if name not in ("args", "kwargs")}
 
     def value(self, outcome: str) -> R_co:
         return self.definition.codec.result.loads(outcome)  # type: ignore[no-any-return]

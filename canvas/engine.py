@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from canvas.in_place import InPlace
+    from canvas.step import Step
     from canvas.workflow import Workflow
 
 T = TypeVar("T")
@@ -122,7 +123,10 @@ class Engine:
         spec: dict[str, Any] = json.loads(part.spec)
         if "items" in spec:  # a part of a batch: its argument is one of these
             item = spec.pop("items")[spec.pop("at")]
-            spec = children.of_item(spec, part.ref, item) if "child" in spec else {**spec, "args": [item]}
+            if spec.get("batch") == "wide":
+                spec["args"], spec["kwargs"] = item
+            else:
+                spec = children.of_item(spec, part.ref, item) if "child" in spec else {**spec, "args": [item]}
         return undo_message(spec, part.ref, part.undoes) if part.ref.p.endswith("u") else spec
 
     def send(self, run_id: str, rows: list[tuple[PartRef, dict[str, Any]]], workflow: str) -> None:
@@ -207,6 +211,15 @@ class Engine:
 
         place = place_of(self.app)
         return InPlace(self, place) if place else None
+
+    def widens_by(self, step: Step[Any, Any]) -> int:
+        """How many more parts of a wide join may start as one begins here (see `canvas.wide`)."""
+        from canvas.in_place import place_of  # noqa: PLC0415  # as above
+        from canvas.wide import widens_by  # noqa: PLC0415
+
+        place = place_of(self.app)
+        prefetch = int(self.app.conf.worker_prefetch_multiplier or 0)
+        return widens_by(step, short_s=place.short_s if place else 0.0, prefetch=prefetch)
 
     def cancel(self, run_id: str, reason: str, code: int = 409) -> Ending:
         """Cancel a run and let it know."""

@@ -159,17 +159,20 @@ def policy_of(step: Step[Any, Any], timing: Any) -> Retry:
 
 def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Grant:
     timeout_ms, retry_in_ms = limits(step, policy, ref.attempt)
+    engine, request = engines.of(step.app), cast("Any", step.request)
+    widens_by = engine.widens_by(step) if request.get("celeriac_batch") == "wide" else 0
     end_s, wait_s = monotonic() + BEGIN_PATIENCE_S, 0.05
     while True:
         try:
-            grant = engines.of(step.app).store.begin(
+            grant = engine.store.begin(
                 ref,
                 token=token,
-                where=step.request.hostname or "",
+                where=request.hostname or "",
                 interruptible=step.interruptible,
                 timeout_ms=timeout_ms,
                 retry_in_ms=retry_in_ms,
-                name=_name(step.request),
+                name=_name(request),
+                widens_by=widens_by,
             )
             if grant.code != "grace":
                 break
@@ -185,6 +188,8 @@ def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Gra
         logger.info("%s attempt %d is not run: %s", ref.step_id, ref.attempt, grant.code)
         raise Ignore
     granted.note(token)
+    if grant.publish:
+        engine.publish(ref.run_id, grant.publish, request.chord.get("task"))
     return grant
 
 

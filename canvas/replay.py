@@ -21,6 +21,7 @@ from canvas.outcomes import Decision, asked_at, describe
 from canvas.restart import Restart
 from canvas.run import Run
 from canvas.waitables import Recipe, Waitable
+from canvas.wide import batch_of
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
 from status.records import NewBatch, NewPart
 
@@ -35,6 +36,7 @@ class Asks:
     """It awaits something that the journal does not have.
 
     Attributes:
+        parts: Of a batch, and of a join that is filed as one: none.
         line: Where, as file:line.
     """
 
@@ -248,6 +250,8 @@ def _answer(asked: Any, run: Run, journal: Mapping[str, str], coro: Any) -> Asks
         if decision is None:
             if batch is not None:
                 return Asks(n, recipe, (), batch.prepare(), line=line_of(coro))
+            if (wide := batch_of(recipe)) is not None:
+                return Asks(n, recipe, (), wide, line=line_of(coro))
             return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts), line=line_of(coro))
     except OrchestrationError as error:
         raise _Thrown(error) from error

@@ -34,6 +34,11 @@ class ServiceCall(Call[R_co]):
     def spec(self, queue: str) -> dict[str, Any]:
         return {**super().spec(queue), "task": self.definition.sent_as}
 
+    @property
+    def kind_of_call(self) -> None:
+        # Its worker may have another version of celeriac, or the step be interruptible there: each call is a message.
+        return None
+
     def failure(self, outcome: str, index: int) -> Exception:
         client: ServiceClient[Any, Any] = self.definition
         queue = client.queue_of(self["options"])

@@ -7,11 +7,14 @@ run it. What the parts gave stays in the journal, where the handle finds it; the
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from canvas.outcomes import Decision, failure
 from canvas.run import Run
+from canvas.service import step_name
 from canvas.waitables import BatchSource, Join, Part, Recipe
 from canvas.workflow import workflow
 from status.errors import AllFailed, PayloadError, QuorumFailed, StepFailed, TimedOut
@@ -19,6 +22,9 @@ from status.records import NewBatch, NewPart
 
 #: Of the workflow; its turns go where Celery routes this name.
 NAME = "celeriac.submitted"
+
+#: What a call has that a plain one has not.
+MESSAGE_SAYS = frozenset({"undo", "undoes", "key", "retry"})
 
 #: How an await ended that had nothing to wait for.
 NOTHING = Decision("all", "", 0, "", "")
@@ -133,6 +139,27 @@ class SubmittedPart(Part[str]):
         """All that a worker needs to publish it."""
         spec: dict[str, Any] = json.loads(self._new.spec)
         return spec
+
+    @cached_property
+    def _spec(self) -> dict[str, Any]:
+        return self.spec("")
+
+    @property
+    def kind_of_call(self) -> Any:
+        new = self._new
+        if new.kind != "step" or new.delay_ms or new.within_ms or not MESSAGE_SAYS.isdisjoint(self._spec):
+            return None
+        if step_name(self._spec["task"]) != self._spec["task"]:
+            return None  # as `ServiceCall` says
+        return new.queue, new.label, self.common_spec
+
+    @property
+    def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        return self._spec["args"], self._spec["kwargs"]
+
+    @cached_property
+    def common_spec(self) -> dict[str, Any]:
+        return {name: value for name, value in self._spec.items() if name not in ("args", "kwargs")}
 
     def value(self, outcome: str) -> str:
         return outcome

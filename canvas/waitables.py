@@ -106,6 +106,21 @@ class Part(Waitable[R_co]):
         """
         raise NotImplementedError
 
+    @property
+    def kind_of_call(self) -> Any:
+        """Equal for calls that differ by their arguments alone and begin in any order (see `canvas.wide`); or None."""
+        return None
+
+    @property
+    def arguments(self) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Of a part that has a `kind_of_call`: by place and by name, as plain JSON values."""
+        raise NotImplementedError
+
+    @property
+    def common_spec(self) -> dict[str, Any]:
+        """Of such a part: its spec without them."""
+        raise NotImplementedError
+
     def value(self, outcome: str) -> R_co:
         """What a successful outcome holds."""
         raise NotImplementedError

@@ -164,6 +164,7 @@ class NewBatch(NamedTuple):
     Attributes:
         queue: Of a child workflow `>`, and once it is opened the child's run id with % for the part.
         chunks: None of them: the items are in Redis, as the run's input.
+        wide: It is a fan-out (see `canvas.wide`): an item is all arguments of a call, and all parts are shown.
     """
 
     size: int
@@ -174,11 +175,12 @@ class NewBatch(NamedTuple):
     keep: bool
     chunk: int
     chunks: Sequence[str]
+    wide: bool = False
 
     def arguments(self) -> list[str | int]:
         """As `open_join.lua` reads it."""
-        flat: list[str | int] = ["batch", self.size, self.window, self.queue, self.label, self.spec, int(self.keep)]
-        return [*flat, self.chunk, *self.chunks]
+        keep = "wide" if self.wide else int(self.keep)
+        return ["batch", self.size, self.window, self.queue, self.label, self.spec, keep, self.chunk, *self.chunks]
 
 
 class Remark(NamedTuple):
@@ -233,11 +235,12 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer of `begin`: `granted`, or why not."""
+    """The answer of `begin`: `granted`, or why not. `publish`: parts of a wide join that may start now."""
 
     code: str
     now_ms: int = 0
     deadline_ms: int = 0
+    publish: tuple[Publishable, ...] = field(default=(), kw_only=True)
 
     @property
     def granted(self) -> bool:

@@ -63,7 +63,7 @@ def source(name: str) -> str:
     """The text of a transition, prelude included."""
     parts = [name]
     if name in RUN_SCRIPTS:
-        joins = [] if name in MOVE_NO_PART else ["_join"]
+        joins = [] if name in MOVE_NO_PART else ["_batch", "_join"]
         counts = ["_count"] if name in COUNT else []
         counts += ["_figures"] if name in TAKE_TIMES else []
         parts = ["_run", *counts, *joins, *(["_end"] if name in END_RUNS else [])]

@@ -255,8 +255,13 @@ class Store(
         timeout_ms: int = 0,
         retry_in_ms: int = -1,
         name: str = "",
+        widens_by: int = 0,
     ) -> Grant:
-        """Ask for the claim on a part. See `begin.lua` for the answers."""
+        """Ask for the claim on a part. See `begin.lua` for the answers.
+
+        Args:
+            widens_by: Of a wide join: how many more of its parts may start now.
+        """
         answer = self._call(
             "begin",
             ref.run_id,
@@ -270,8 +275,10 @@ class Store(
             timeout_ms,
             retry_in_ms,
             name,
+            widens_by,
         )
-        return Grant(*answer[:1], *map(int, answer[1:]))
+        publish = tuple(part for row in answer[3:] for part in self._publishable(ref.run_id, ref.n, row))
+        return Grant(*answer[:1], *map(int, answer[1:3]), publish=publish)
 
     def finish(
         self,

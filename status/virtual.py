@@ -6,6 +6,7 @@ The real scripts on a real server. The prelude's clock is replaced as they are l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha1
 from typing import Any, cast
@@ -105,7 +106,8 @@ class VirtualStore(Store):
             grant = super().begin(ref, token=token, **more)
             if not grant.granted:
                 return grant
-            self._grants[token] = grant
+            self._grants[token] = replace(grant, publish=())
+            return grant
         return self._grants[token]
 
     def timers(self) -> list[tuple[int, Timer]]:

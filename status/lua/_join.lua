@@ -14,18 +14,6 @@ local function has_ended(n, p)
   return redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 or redis.call('HEXISTS', JOINS .. n, 's' .. p) == 0
 end
 
--- Which items of a batch that keeps no outcomes have succeeded: a bit each. It outlives a batch that ended badly, for a
--- retry of the run does not make them again; `bits` of the run names the awaits that have one, so that it has an end.
-local function keep_bits(n, verdict)
-  local bits = JOINS .. n .. ':done'
-  if verdict == 'all' then
-    redis.call('UNLINK', bits)
-  elseif redis.call('EXISTS', bits) == 1 then
-    local known = redis.call('HGET', RUN, 'bits')
-    redis.call('HSET', RUN, 'bits', known and (known .. ',' .. n) or n)
-  end
-end
-
 local function drop_join(n) redis.call('UNLINK', JOINS .. n, JOINS .. n .. ':items', JOINS .. n .. ':live') end
 
 -- The claims that outlive their part, flat: p, token, where, interruptible, ... The caller stops them.
@@ -98,6 +86,7 @@ local function stop_rest(n, nonce, now)
       end
     end
   end
+  stop_outside(n)
   if loose > 0 then loosen(n, loose) end
   return loose + undos
 end
@@ -113,10 +102,11 @@ end
 -- Returns the claims that are to be stopped (see loose_claims).
 local function decide(n, verdict, index, by, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window', 'line')
+  local f = redis.call('HMGET', join, 'size', 'nonce', 'fp', 'ok', 'bad', 'loose', 'timeout', 'window', 'line', 'keep')
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
-  if f[8] then keep_bits(n, verdict) end
-  write_entry(n, verdict, index, by, now, nonce, f[3], f[9], f[8] and (f[4] .. '|' .. f[5]) or nil)
+  local of_batch = f[8] and f[10] ~= 'wide'
+  if of_batch then keep_bits(n, verdict) end
+  write_entry(n, verdict, index, by, now, nonce, f[3], f[9], of_batch and (f[4] .. '|' .. f[5]) or nil)
   if f[7] then drop_timer('join', n, '', nonce) end
   local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)
@@ -149,12 +139,13 @@ end
 
 -- A part of a batch has ended: it leaves nothing but its outcome, and that only where it is wanted.
 local BATCH_SHOWN = 1000 -- parts of a batch that stay in the timeline, and as many failures
-local function leave_window(n, p, good, bad)
+local function leave_window(n, p, good, bad, keep)
   local join = JOINS .. n
-  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'd' .. p, 'y' .. p, 'g' .. p, 'w' .. p, 'z' .. p)
+  redis.call('HDEL', join, 's' .. p, 'a' .. p, 't' .. p, 'l' .. p, 'r' .. p, 'd' .. p, 'y' .. p, 'g' .. p, 'w' .. p, 'z' .. p,
+    'e' .. p)
   -- A claim that outlives its part is still to be found.
   if redis.call('HEXISTS', join, 'c' .. p) == 0 then redis.call('SREM', join .. ':live', p) end
-  if tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
+  if keep ~= 'wide' and tonumber(p) >= BATCH_SHOWN and (good or bad > BATCH_SHOWN) then
     redis.call('HDEL', STEPS, n .. '.' .. p, n .. '.' .. p .. ':s', n .. '.' .. p .. ':h')
   end
 end
@@ -186,7 +177,7 @@ local function end_part(n, p, outcome, by, now)
     redis.call('HSET', JOURNAL, n .. ':order', order and (order .. ',' .. p) or p)
   end
   if f[7] or f[8] then retire(n, p, f[6]) end
-  if f[9] then leave_window(n, p, good, bad) end
+  if f[9] then leave_window(n, p, good, bad, f[10]) end
   local verdict, index = verdict_of(f[1], tonumber(f[2]), tonumber(f[3]), ok, bad, p, good)
   if not verdict then
     if f[11] then only_outside(n, f[11], tonumber(f[2]) - ok - bad, now) end
@@ -209,18 +200,10 @@ local function start_part(n, p, now)
   return { tostring(p), f[1] or '1', f[2], f[3], undoes and redis.call('HGET', LATE, n .. '.' .. undoes) or '' }
 end
 
--- The first part from p on whose bit is not set. BITPOS counts in bytes.
-local function first_undone(bits, p)
-  while redis.call('GETBIT', bits, int(p)) == 1 do
-    p = p % 8 == 0 and redis.call('BITPOS', bits, 0, int(p / 8)) or p + 1
-  end
-  return p
-end
-
 -- The next part of a batch gets the place of one that has ended. It is filed as a part of any join is.
 local function enter_window(n, now)
   local join = JOINS .. n
-  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step', 'again', 'input')
+  local f = redis.call('HMGET', join, 'size', 'next', 'chunk', 'tpl', 'step', 'again', 'input', 'keep')
   local size, p, chunk = tonumber(f[1]), tonumber(f[2]), tonumber(f[3])
   if f[6] then p = first_undone(join .. ':done', p) end
   while p < size and redis.call('HEXISTS', JOURNAL, n .. '.' .. p) == 1 do p = p + 1 end -- kept by a retry of the run
@@ -232,9 +215,11 @@ local function enter_window(n, now)
   if p % chunk == chunk - 1 and not f[7] then redis.call('LSET', items, place, '') end
   redis.call('HSET', join, 's' .. int(p), spec)
   redis.call('SADD', join .. ':live', int(p))
-  -- Of a child: `>` and its run id, in which the part's number is yet to be put.
-  local step = string.sub(f[5], 1, 1) == '>' and string.gsub(f[5], '%%', int(p), 1) or f[5]
-  redis.call('HSET', STEPS, n .. '.' .. int(p), step)
+  if f[8] ~= 'wide' then -- whose parts are all in the timeline from the beginning
+    -- Of a child: `>` and its run id, in which the part's number is yet to be put.
+    local step = string.sub(f[5], 1, 1) == '>' and string.gsub(f[5], '%%', int(p), 1) or f[5]
+    redis.call('HSET', STEPS, n .. '.' .. int(p), step)
+  end
   local within = string.match(f[4], '^{"within_ms":(%d+)')
   if within then
     redis.call('HSET', join, 'w' .. int(p), within)

@@ -32,8 +32,10 @@
 --   z<p> how its failed attempts ended: t if one timed out, else e
 --   p:<name> the parts that wait for a promise, as `0,2`   q:<name> those that wait for a message of a channel
 --   outside  those that are no steps, where there are steps too
+--   e<p> the parts that entered the window of a wide join as this one began, as `40,41`
 -- A batch also has window next chunk tpl step keep, in <join>:items its items, `chunk` to an element of the list, and
 -- in <join>:live the parts that have begun and not ended: only these have fields of their own (see open_join.lua).
+-- A wide join, of many calls that differ by their arguments alone, is kept as a batch is: its `keep` is `wide`.
 -- The claim of a part that is a child workflow is `message id of the part|>child run id|0`: no worker holds it, and
 -- nobody vouches for it. In `due`, `n.pc` is: tell that child to stop; `tell.` of the child: tell its parents how it ended.
 -- An outcome is `v` + JSON value, `e` + JSON error, `t` timed out, `u` unknown (its claim died).

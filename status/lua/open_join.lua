@@ -14,7 +14,8 @@
 -- name), spec (JSON)
 -- or, of a batch: kind `batch`, size, window, queue, label, spec without arguments (JSON), 0 if outcomes are not kept,
 -- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each; no chunk: the items are
--- the run's input (see stage.lua). Of a batch of children the queue is `>` and their run ids, with % for the part.
+-- the run's input (see stage.lua). `wide` in the place of the 0: these are calls of a fan-out, all of which the timeline
+-- shows; a chunk is a list of their arguments, [args, kwargs] each. Of a batch of children the queue is `>` and their run ids, with % for the part.
 -- An event of kind `run.patched` is noted in the run, as `patched:` and its name.
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
@@ -203,6 +204,13 @@ if batch then
   if #ARGV < at + 9 then redis.call('HSET', join, 'input', 1) end
   for i = at + 9, #ARGV, CHUNK do
     redis.call('RPUSH', join .. ':items', unpack(ARGV, i, math.min(i + CHUNK - 1, #ARGV)))
+  end
+  if ARGV[at + 7] == 'wide' then
+    for p = 0, size - 1 do
+      put(steps, n .. '.' .. p, ARGV[at + 4] .. '|' .. ARGV[at + 5])
+      if #steps >= CHUNK then write() end
+    end
+    write()
   end
   for p in pairs(kept) do
     ok = ok + 1

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 import redis
@@ -368,6 +369,29 @@ def sometimes(what: str, key: str) -> str:
 @workflow(name="flow.batch_of")
 async def batch_of(run: Run, count: int, window: int) -> list[list[Any]]:
     return await process_batch(whose, range(count), window)
+
+
+@step(name="flow.span")
+def span(seconds: float) -> list[float]:
+    """When it began and when it ended."""
+    began_s = monotonic()
+    _rest(seconds)
+    return [began_s, monotonic()]
+
+
+@workflow(name="flow.spans_of")
+async def spans_of(run: Run, count: int, seconds: float) -> list[list[float]]:
+    return list(await fan_out_fail(*(span.s(seconds) for _ in range(count))))
+
+
+@workflow(name="flow.every_other")
+async def every_other(run: Run, count: int, seconds: float) -> list[list[float]]:
+    return list(await fan_out_fail(*(span.s(seconds if n % 2 else 0.0) for n in range(count))))
+
+
+@workflow(name="flow.fan_of")
+async def fan_of(run: Run, count: int) -> list[list[Any]]:
+    return list(await fan_out_fail(*(whose.s(n) for n in range(count))))
 
 
 @workflow(name="flow.in_a_row")

@@ -53,6 +53,10 @@ def check(world: World) -> None:
     decided_at = [length - 1 for _, length in sorted(seen.decided.items())]
     if decided_at != reference.decided_at:
         raise Violation(f"decided at {decided_at}, the reference at {reference.decided_at}: {seen.log}")
+    steps = world.ground.redis.hgetall(world.store.keys.steps(world.run_id))
+    parts = {place: steps.get(f"{place}:s", "waiting").partition("|")[0] for place in steps if ":" not in place}
+    if going_on := {place: state for place, state in parts.items() if state not in ("done", "failed", "stopped")}:
+        raise Violation(f"the timeline of the run that has ended shows {going_on}")
     if int(fields.get("loose") or 0):
         raise Violation(f"{fields['loose']} claims are still counted")
     if without_end := keys_without_end(world.ground.redis):

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import redis
 from celery import Celery
 
+from canvas import wide
 from core import current_app
 from saga import writing
 from simulation.redis_side import SimRedis
@@ -52,6 +53,10 @@ def ground(socket: str, db: int = 0) -> Iterator[Ground]:
             ("canvas.pulse.monotonic", lambda: _world().now_s),
             ("canvas.pulse.time", lambda: _world().now_s),
             ("canvas.heartbeat.worker_state", _ActiveRequests()),
+            # Of each world its own, see `simulation.in_place`.
+            ("canvas.wide.LEAST", wide.LEAST),
+            ("canvas.wide.WINDOW", wide.WINDOW),
+            ("canvas.wide.CHUNK", wide.CHUNK),
         ):
             undo.enter_context(patch(name, value))
         connection = client.connection_pool.make_connection()

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from celery.app.task import Context
 
-from canvas import granted
+from canvas import granted, wide
 from canvas.in_place import InPlace, Place
 from canvas.perform import limits
 from simulation.broker import Sent
@@ -90,10 +90,20 @@ class SimInPlace(InPlace):
 
 
 class Habits:
-    """Whether the processes of a world run anything in place; not all do, so that the way by messages is played too."""
+    """Whether the processes of a world run anything in place, and which of its joins are wide.
+
+    Not in all worlds, so that the way by messages is played too.
+    """
 
     def __init__(self, seed: int) -> None:
         self.some = Random(f"in place {seed}").random() < 0.6
 
+        own = self._random = Random(f"wide {seed}")
+        wide.LEAST = own.choice([2, 2, 33])
+        wide.WINDOW, wide.CHUNK = own.randint(1, 3), own.randint(1, 3)
+
     def in_place(self, world: World) -> SimInPlace | None:
         return SimInPlace(world) if self.some else None
+
+    def widens_by(self, _step: Step[Any, Any]) -> int:
+        return self._random.choice([0, 1, 1, 2, 4])

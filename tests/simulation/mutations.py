@@ -78,6 +78,12 @@ def _batch(plan: Plan) -> bool:
     return 0 < plan.joins[0].window < len(plan.joins[0].good)
 
 
+def _uniform(plan: Plan) -> bool:
+    """Many worlds file its first join as they do a batch."""
+    first = plan.joins[0]
+    return first.kind in {"fan_out", "fan_out_fail"} and len(first.good) > 4 and len(set(first.steps)) == 1
+
+
 def _flaky(plan: Plan) -> bool:
     return any(any(join.flaky) for join in plan.joins[:2])
 
@@ -107,6 +113,7 @@ UNDO_IN_TIME = (
     "  if before == 't' then redis.call('HSETNX', LATE, np, outcome) end_with_run(LATE) end\n"
 )
 REFILL = "  if f[5] and not f[4] then return enter_window(n, now) end\n"
+ENTERS = "    if #part == 0 then break end\n"
 LOOK = "look_at(RUN_ID, LOOK_TICKS)\n"
 MADE = "if was[2] == ARGV[4] then"
 EARLY = "if attempt ~= (f[3] or '1') then return { 'stale' } end\nif f[4] then return { 'early' } end\n"
@@ -170,6 +177,21 @@ MUTATIONS = [
         "the end of an item files the next",
         (("_join", REFILL, ""),),
         wants=_batch,
+    ),
+    Mutation(
+        1,
+        "what enters as another begins is due",
+        (("begin", ENTERS, ENTERS + "    redis.call('ZREM', DUE, part_id(n, part[1]))\n"),),
+        kinds=("lose", "kill"),
+        wants=_uniform,
+        seeds=200,
+    ),
+    Mutation(
+        8,
+        "what has yet to begin is stopped with its siblings",
+        (("_join", "  stop_outside(n)\n", ""),),
+        wants=lambda plan: _uniform(plan) and _fails_fast(plan),
+        seeds=200,
     ),
     Mutation(
         3,

@@ -108,6 +108,7 @@ def draw(random: Random) -> Plan:
             join.fatal = random.random() < 0.4
     for join in joins:
         _make_batch(join)
+        _make_uniform(join)
         if not saga:
             _make_receives(join)
     if random.random() < 0.15:
@@ -149,6 +150,23 @@ def _make_batch(join: Join) -> None:
     size = len(join.good)
     join.delayed, join.within_s, join.steps = [False] * size, [0.0] * size, [join.steps[0]] * size
     join.window = random.randint(1, max(1, size - 1))
+
+
+def _make_uniform(join: Join) -> None:
+    """Of some joins one of many calls that differ by their arguments alone; some worlds file them as a batch."""
+    random = Random(f"uniform {join}")
+    plain = not any(join.delayed) and not any(join.within_s) and not join.undone
+    if join.kind not in {"fan_out_fail", "fan_out", "quorum"} or not plain or random.random() < 0.3:
+        return
+    if {"promise", "receive"} & set(join.steps):
+        return
+    more = random.randint(1, 7)
+    join.good += [random.random() < 0.9 for _ in range(more)]
+    join.flaky += [random.choice([0, 0, 0, 1]) for _ in range(more)]
+    size = len(join.good)
+    join.delayed, join.within_s, join.steps = [False] * size, [0.0] * size, [join.steps[0]] * size
+    if join.kind == "quorum":
+        join.need = random.randint(1, size)
 
 
 def _join(random: Random, *, saga: bool) -> Join:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
@@ -273,7 +274,8 @@ class SimStore(Store):
         job = self._world.current.job
         if not job.ends:
             job.grant = super().begin(ref, **more)
-        return job.grant
+            return job.grant
+        return replace(job.grant, publish=())  # they were published when it began
 
     def load(self, run_id: str) -> RunRecord | None:
         self._world.boundary("before load")

@@ -84,6 +84,7 @@ class World:
         self.engine.publisher = SimPublisher(self.app, self)
         habits = Habits(seed)
         self.engine.in_place = lambda: habits.in_place(self)
+        self.engine.widens_by = habits.widens_by
         self.app.__dict__["_celeriac"] = self.engine
         self.app.__dict__["control"] = Control(self)
         self.hosts: list[Host] = []
