@@ -187,8 +187,8 @@ def fan_out(*parts: Part[Any]) -> Join[Any]:
     checked = _checked("fan_out", parts)
     if len(checked) > MANY:
         logger.warning(
-            "fan_out of %d calls puts them all on the broker at once: process_batch(step, items, max_concurrency, "
-            "settle=True) does the same a window at a time",
+            "fan_out of %d calls: nothing bounds how many run at once, and each replay of the workflow makes them "
+            "anew: process_batch(step, items, max_concurrency, settle=True) does the same a window at a time",
             len(checked),
         )
 

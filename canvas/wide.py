@@ -26,9 +26,9 @@ LEAST = 33
 #: Those that are sent when it is opened.
 WINDOW = 32
 
-#: Parts that enter with a message of a long step, of one that may be long, and of a short one. That one goes on with the
-#: next parts by itself; but one of them may be long after all, and then another message is to be there. Of the others no
-#: fewer than a worker fetches for each step that it runs: what one has fetched and not begun is never all there is.
+#: Parts that enter with a message of a long step, of one that may be long, and of a short one. Who runs that goes on
+#: with the next parts by itself; but one of them may be long after all, and then another message is to be there. Of the
+#: others no fewer than a worker fetches for each step that it runs: what one has fetched is never all there is.
 OF_LONG, OF_UNKNOWN, OF_SHORT = 100, 16, 1
 
 #: A step is known to be short by so many runs in this process.

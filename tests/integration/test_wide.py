@@ -11,6 +11,8 @@ import pytest
 
 from batches import Batches
 from canvas import Run, fan_out, fan_out_fail, quorum, step, with_timeout, workflow
+from canvas.payload import compact
+from canvas.submitted import NAME, plan_of, value_of
 from canvas.wide import CHUNK, WINDOW
 from core import current_app
 from leaks import keys_without_end
@@ -299,6 +301,20 @@ def test_redis_holds_no_arguments_of_parts_that_have_ended(wide):
         wide.play_one()
     assert len(wide.redis.hgetall(wide.keys.join(wide.id, 0))) < 40
     assert not any(wide.redis.lrange(wide.keys.join(wide.id, 0) + ":items", 0, -1))
+
+
+def test_a_fan_out_that_is_submitted_by_itself_needs_nobody_who_knows_its_step(wide):
+    plan = plan_of(fan_out(*(double.s(n) for n in range(MANY))).recipe())
+    wide.store.submit(wide.id, workflow=NAME, input_json=compact([[plan], {}]), digest="d", token="t")
+    wide.take()
+    assert len(wide.queue) == WINDOW
+    while wide.queue:
+        wide.play_one(bad=wide.queue[0][1][0] == 7)
+
+    assert wide.state == "completed"
+    found = value_of(fan_out(*(double.s(n) for n in range(MANY))).recipe(), wide.redis.hgetall(wide.keys.journal("r")))
+    assert list(found.results) == [None if n == 7 else 2 * n for n in range(MANY)]
+    assert [index for index, _ in found.bad] == [7]
 
 
 def test_a_failure_of_who_no_longer_holds_the_claim_counts_for_nothing(wide):

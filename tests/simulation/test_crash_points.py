@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from canvas import wide
 from simulation.faults import Profile
 from simulation.plans import Join, Plan
 from simulation.watch import Violation
@@ -31,6 +32,12 @@ PLANS = {
         ],
         deadline_s=6.0,
     ),
+    "many calls of one step": Plan(
+        [
+            Join("fan_out", [True, True, False, True, True, True], [0, 0, 0, 1, 0, 0], [False] * 6, steps=["do"] * 6),
+            Join("quorum", [True] * 5, [0] * 5, [False] * 5, steps=["once"] * 5, need=3),
+        ],
+    ),
     "messages and rounds": Plan(
         [
             Join("fan_out", [True, True], [0, 0], NONE, steps=["receive", "receive"]),
@@ -49,6 +56,7 @@ def test_killed_at_each_write_and_publish(on, name, whole_host):
     while reached:
         profile = Profile(until_ms=10**6, kill_at=point, whole_host=whole_host)
         world = World(on, 1, plan=PLANS[name], profile=profile)
+        wide.LEAST, wide.WINDOW, wide.CHUNK = 4, 2, 2
         try:
             world.play()
         except Violation as broken:
