@@ -48,7 +48,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
     """
     began = stands = None
     for _ in range(STARTS):
-        record = record or engine.store.load(run_id)
+        record = record or engine.store.load_to_go_on(run_id)
         if record is None or record.fields["state"] in FINAL:
             return
         workflow = engine.workflow(record.workflow)

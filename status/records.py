@@ -10,6 +10,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from status.errors import ConfigError
+from status.journals import Journal
 
 if TYPE_CHECKING:
     from status.ahead import Ahead
@@ -322,8 +323,9 @@ class RunRecord:
 
     def moved_on(self, nonce: str, entries: Mapping[str, str], ahead: Ahead | None = None) -> RunRecord:
         """The same after its open await was decided, which added `entries` to the journal."""
+        journal = self.journal if isinstance(self.journal, Journal) else Journal(self.journal)
         fields = {**self.fields, "seen": nonce, "open": ""}
-        return RunRecord(self.run_id, fields, {**self.journal, **entries}, ahead)
+        return RunRecord(self.run_id, fields, journal.grown(entries), ahead)
 
     @property
     def workflow(self) -> str:

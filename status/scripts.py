@@ -33,7 +33,7 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
-        "enter", "leaving", "turn_down", "reassert", "stage", "resent", "give_back", "advance",
+        "enter", "leaving", "turn_down", "reassert", "stage", "resent", "read", "give_back", "advance",
     }
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ TOGETHER = ("finish", "give_back", "open_join", "complete")
 MOVE_NO_PART = frozenset(
     {
         "submit", "complete", "restart", "vouch", "park", "repair", "retry", "operator", "amend", "child", "told",
-        "leaving", "turn_down", "stage", "resent",
+        "leaving", "turn_down", "stage", "resent", "read",
     }
 )  # fmt: skip
 
@@ -53,6 +53,9 @@ COUNT = frozenset({"submit", "complete", "resent"}) | (RUN_SCRIPTS - MOVE_NO_PAR
 
 #: Those that end a run or a phase, and count how long it took.
 TAKE_TIMES = frozenset({"complete", "abandon", "open_join", "advance"})
+
+#: Those that give a turn the journal.
+GIVE_JOURNAL = frozenset({"finish", "read", "advance"})
 
 #: Those that end a run.
 END_RUNS = frozenset({"complete", "abandon", "advance"})
@@ -66,7 +69,8 @@ def source(name: str) -> str:
         joins = [] if name in MOVE_NO_PART else ["_batch", "_join"]
         counts = ["_count"] if name in COUNT else []
         counts += ["_figures"] if name in TAKE_TIMES else []
-        parts = ["_run", *counts, *joins, *(["_end"] if name in END_RUNS else [])]
+        journal = ["_journal"] if name in GIVE_JOURNAL else []
+        parts = ["_run", *counts, *joins, *journal, *(["_end"] if name in END_RUNS else [])]
         parts += [*(TOGETHER if name == "advance" else ()), name]
     # A whole transition beside others is a function, and its arguments are the function's.
     return "".join(

@@ -19,10 +19,11 @@ class Settings:
     max_value_bytes: int = 1024 * 1024  #: an argument or a result may be so long, as JSON
 
     in_place_ms: int = 5  #: a step that never takes longer may be run where its turn is; 0: none is
+    journals_mb: int = 16  #: a process keeps so much of the journals of long runs; 0: nothing
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "in_place_ms" else 1
+            value, least = getattr(self, field.name), 0 if field.name in ("in_place_ms", "journals_mb") else 1
             if value < least:
                 raise ConfigError(f"CELERIAC_{field.name.upper()} must be at least {least}, got {value}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from redis import Redis
@@ -10,6 +11,7 @@ from redis import Redis
 from status.ahead import Ahead, Finish, Gives, Kind
 from status.errors import ConfigError, RunConflict, RunNotFound
 from status.grace import Grace
+from status.journals import Journal, Journals
 from status.keys import Keys
 from status.records import (
     NONE_WANTED,
@@ -25,6 +27,7 @@ from status.records import (
     check_run_id,
     claims_of,
     claims_wanted,
+    mapping,
     pairs,
 )
 from status.scripts import Scripts
@@ -62,6 +65,7 @@ class Store(
         self.keys = Keys(settings.shards)
         self._scripts = Scripts(redis, self.keys)
         self.grace = Grace(self._scripts, self.keys)
+        self.journals = Journals(settings.journals_mb * 1024 * 1024)
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         return self._scripts.call(name, self.keys.of_run(run_id), args)
@@ -152,7 +156,18 @@ class Store(
         pipe.hgetall(self.keys.run(run_id))
         pipe.hgetall(self.keys.journal(run_id))
         fields, journal = pipe.execute()
-        return RunRecord(run_id, fields, journal) if fields.get("workflow") else None
+        return RunRecord(run_id, fields, Journal(journal)) if fields.get("workflow") else None
+
+    def load_to_go_on(self, run_id: str) -> RunRecord | None:
+        """The same for a turn: it reads what this process has not read before. See `read.lua`."""
+        known = self.journals.get(run_id)
+        if known is None:
+            record = self.load(run_id)
+            return record and replace(record, journal=self.journals.read(run_id, record.fields, record.journal))
+        run, added, *in_part = self._call("read", run_id, known.mark)
+        fields = mapping(run)
+        journal = self.journals.read(run_id, fields, mapping(added), known if in_part else None)
+        return RunRecord(run_id, fields, journal) if fields else None
 
     def open_join(
         self,
@@ -222,7 +237,10 @@ class Store(
         """
         args = [seen, token, state, result, error, *(news or News()).arguments()]
         answer = self._after(ahead, run_id, "complete", args)
-        return "moved" if answer is None else str(answer[0])
+        if answer is None or answer[0] == "moved":
+            return "moved"
+        self.journals.forget(run_id)
+        return str(answer[0])
 
     def cancel(self, run_id: str, reason: str, *, token: str, code: int = 409, by: str = "") -> Ending:
         """Decide the open await, or else the next one, as cancelled. See `cancel.lua`.

@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from status.ahead import Ahead, Finish, GivenBack
+from status.journals import Journal, Journals
 from status.records import Ending
 
 
 class AheadTransitions:
     """The transitions of a turn that goes on in the process in which its steps have run."""
 
+    journals: Journals
+
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
 
-    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
+    def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
         raise NotImplementedError
 
     def record(self, finishes: Sequence[Finish], given_back: Sequence[GivenBack] = ()) -> list[Ending]:
@@ -26,11 +29,18 @@ class AheadTransitions:
         """
         ref = finishes[-1].ref
         if len(finishes) == 1 and not given_back:
-            return [self._ending(ref.run_id, ref.n, self._call("finish", ref.run_id, *finishes[0].arguments()))]
+            return [self._finish(finishes[0])]
         returned = _said("give_back", [value for claim in given_back for value in claim]) if given_back else []
         *others, last = [_said("finish", finish.arguments()) for finish in finishes]
         flat = [value for said in (*others, returned, last) for value in said]
         return [self._ending(ref.run_id, ref.n, answer) for answer in self._call("advance", ref.run_id, *flat)]
+
+    def _finish(self, finish: Finish) -> Ending:
+        ref = finish.ref
+        known = self.journals.get(ref.run_id) if finish.gives == "all" else None
+        if known is not None:  # no more than what this process does not have
+            finish = finish._replace(gives=f"all|{known.mark}")
+        return self._ending(ref.run_id, ref.n, self._call("finish", ref.run_id, *finish.arguments()), known)
 
     def give_back(self, run_id: str, claims: Sequence[GivenBack]) -> Ending:
         """Give up claims on parts that have not begun. See `give_back.lua`."""

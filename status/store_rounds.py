@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from status.journals import Journals
 from status.records import News
 
 
 class RoundTransitions:
     """The transition by which a run begins another round."""
+
+    journals: Journals
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
         raise NotImplementedError
@@ -27,4 +30,5 @@ class RoundTransitions:
             `restarted` (by this token), `moved` or `gone`.
         """
         flat = news.arguments()
+        self.journals.forget(run_id)
         return str(self._call("restart", run_id, seen, token, input_json, first, entered, carried, *flat)[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from redis import Redis
 
+from status.journals import Journal, Journals
 from status.keys import Keys
 from status.records import (
     DeadClaim,
@@ -36,6 +37,7 @@ class SweepTransitions:
 
     redis: Redis
     keys: Keys
+    journals: Journals
     _scripts: Scripts
 
     def _call(self, name: str, run_id: str, *args: Any) -> Any:
@@ -102,13 +104,16 @@ class SweepTransitions:
                 return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
         return None
 
-    def _ending(self, run_id: str, n: int, answer: Sequence[Any]) -> Ending:
+    def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
         code, stop, part, *more = answer
         start = tuple(self._publishable(run_id, n, part))
         if code != "decided":
             return Ending(code, claims_of(stop), start, grant=Grant("granted", *map(int, more[0])) if more else None)
-        run, journal = map(mapping, more) if more else ({}, {})
-        return Ending(code, claims_of(stop), start, RunRecord(run_id, run, journal) if run else None, journal)
+        run, fields = map(mapping, more[:2]) if more else ({}, {})
+        if not run:
+            return Ending(code, claims_of(stop), start, entries=fields)
+        journal = self.journals.read(run_id, run, fields, known if len(more) > 2 else None)
+        return Ending(code, claims_of(stop), start, RunRecord(run_id, run, journal), journal)
 
     @staticmethod
     def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:

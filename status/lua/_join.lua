@@ -91,9 +91,11 @@ local function stop_rest(n, nonce, now)
   return loose + undos
 end
 
--- The entry of await n, and where the journal ends now. `counts`: of a batch, how many succeeded and failed.
-local function write_entry(n, verdict, index, by, now, nonce, fp, line, counts)
+-- The entry of await n, and where the journal ends now. `size`: the outcomes of so many parts there may be; 0 where that is not
+-- known, or many. `counts`: of a batch, how many succeeded and failed.
+local function write_entry(n, verdict, index, by, now, nonce, fp, line, size, counts)
   local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = fp, l = line or nil, n = counts }
+  if size > 0 then entry['s'] = size end
   redis.call('HSET', JOURNAL, n, cjson.encode(entry))
   redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0)
 end
@@ -106,7 +108,8 @@ local function decide(n, verdict, index, by, now)
   local size, nonce, ended = tonumber(f[1]), f[2], tonumber(f[4]) + tonumber(f[5])
   local of_batch = f[8] and f[10] ~= 'wide'
   if of_batch then keep_bits(n, verdict) end
-  write_entry(n, verdict, index, by, now, nonce, f[3], f[9], of_batch and (f[4] .. '|' .. f[5]) or nil)
+  write_entry(n, verdict, index, by, now, nonce, f[3], f[9], of_batch and 0 or size,
+    of_batch and (f[4] .. '|' .. f[5]) or nil)
   if f[7] then drop_timer('join', n, '', nonce) end
   local loose = tonumber(f[6] or '0') + (ended < size and stop_rest(n, nonce, now) or 0)
   look_at(RUN_ID, LOOK_TICKS)

@@ -54,7 +54,7 @@ local function end_all()
   redis.call('HSET', JOURNAL, unpack(journal))
   redis.call('HSET', STEPS, unpack(steps))
   redis.call('ZREM', DUE, unpack(members))
-  write_entry(n, 'all', '', last[5], tonumber(last[18]) or now_ms(), nonce, f[11], f[12])
+  write_entry(n, 'all', '', last[5], tonumber(last[18]) or now_ms(), nonce, f[11], f[12], count)
   if f[10] then drop_timer('join', n, '', nonce) end
   look_at(RUN_ID, LOOK_TICKS)
   event('join.decided', n, 'all')

@@ -4,14 +4,16 @@
 -- ARGV[6] kind: done|failed|retry        ARGV[7] outcome (see _run.lua)
 -- ARGV[8] delay of the retry, ms         ARGV[9] when it began, ms
 -- ARGV[10] a line about an error, for the events   ARGV[12] the step's name, for the events
--- ARGV[11] what `decided` gives for the turn: '' nothing, `all` run and journal, or the size of the join: the entry of await
---          n and the outcomes of its parts, for a turn that is where the journal ended before
+-- ARGV[11] what `decided` gives for the turn: '' nothing, `all` run and journal, `all|` and the last entry that the caller
+--          has (see journal_after), or the size of the join: the entry of await n and the outcomes of its parts, for a turn
+--          that is where the journal ended before
 -- ARGV[13] '', or `+`: this process runs the part of a batch next that gets the place of this one
 -- ARGV[14] token of that claim    ARGV[15] where    ARGV[16] its time limit, ms or 0    ARGV[17] delay of the retry, ms or -1
 -- ARGV[18] when it ended, ms, or '': now
 --
 -- Answers {recorded, [], start}: it counts; the run goes on
---         {decided, stop, start, run or [], journal}: ... and decided the join: take the run's next turn
+--         {decided, stop, start, run or [], journal, 1 or nothing}: ... and decided the join: take the run's next turn;
+--         1: of the journal, what the caller does not have
 --         {retrying, [], start}: the attempt failed, its retry is on the timers, or is to be published
 --         {late, [], undo}: the join was decided before; `undo` is owed now, if not empty
 --         {superseded}: a failure of somebody who no longer holds the claim; dropped
@@ -107,8 +109,8 @@ local function grant_entered(start)
 end
 
 local answer = finish()
-if answer[1] == 'decided' and ARGV[11] == 'all' then
-  answer[4], answer[5] = redis.call('HGETALL', RUN), redis.call('HGETALL', JOURNAL)
+if answer[1] == 'decided' and string.sub(ARGV[11], 1, 3) == 'all' then
+  answer[4], answer[5], answer[6] = redis.call('HGETALL', RUN), journal_after(string.sub(ARGV[11], 5))
 elseif answer[1] == 'decided' and ARGV[11] ~= '' then
   answer[4], answer[5] = {}, {}
   for p = -2, tonumber(ARGV[11]) - 1 do

@@ -15,6 +15,7 @@ from redis.client import Pipeline
 from simulation.watch import Violation
 from status import scripts
 from status.grace import Grace
+from status.journals import Journals
 from status.keys import Keys
 from status.records import Grant, PartRef, RunRecord
 from status.scripts import MOVE_NO_PART, RUN_SCRIPTS, TOGETHER, Scripts
@@ -43,11 +44,24 @@ LIVES = (
 LEASE_MS, RAISED_MS = SWEEPER_LEASE_MS, 900
 
 #: What can't change a journal.
-QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent"})
+QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent", "read"})
 
 #: What does no harm when it is done again, and answers as things are then.
 WITHOUT_TOKEN = frozenset(
-    {"vouch", "sweep", "repair", "park", "leaving", "turn_down", "child", "told", "reassert", "resent", "give_back"}
+    {
+        "vouch",
+        "sweep",
+        "repair",
+        "park",
+        "leaving",
+        "turn_down",
+        "child",
+        "told",
+        "reassert",
+        "resent",
+        "read",
+        "give_back",
+    }
 )
 
 #: What several transitions in one script did is seen after each of them. (What ends at once ended one after the other.)
@@ -269,6 +283,8 @@ class SimStore(Store):
         self._world = world
         self._scripts = SimScripts(client, self.keys, world, patches)
         self.grace = Grace(self._scripts, self.keys)
+        # Runs are short here; what is kept of them outlives crashes of all kinds.
+        self.journals = Journals(1024 * 1024, least_fields=1)
 
     def begin(self, ref: PartRef, **more: Any) -> Grant:
         job = self._world.current.job
