@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Generic, TypeVar, cast
 
 from canvas.context import refuse_in_workflow
 from canvas.outcomes import failure
 from canvas.payload import Adapter
-from canvas.waitables import Part, Recipe, checked_s
+from canvas.waitables import Part, checked_s
 from status import channels
 from status.models import CHANNEL
 from status.records import NewPart
@@ -58,6 +57,8 @@ class Channel(Generic[T]):
 class Receive(Part[T], Generic[T]):
     """The next message of a channel; made by `channel.receive()`."""
 
+    state = "suspended"
+
     def __init__(self, channel: Channel[T], adapter: Adapter, within_s: float | None = None) -> None:
         self._channel, self._adapter, self._within_s = channel, adapter, within_s
 
@@ -90,9 +91,6 @@ class Receive(Part[T], Generic[T]):
 
     def failure(self, outcome: str, index: int) -> Exception:
         return failure(outcome, step=self.label, index=index, within_s=self._within_s)
-
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), state="suspended")
 
 
 def channel(name: str, type: type[T]) -> Channel[T]:  # noqa: A002

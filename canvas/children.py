@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from canvas.outcomes import describe, encode_error
 from canvas.payload import compact
-from canvas.waitables import Part, Recipe
+from canvas.waitables import Part
 from status.errors import Cancelled, ConfigError, RunConflict
 from status.records import Claim, NewBatch, NewPart, PartRef
 from status.states import FINAL, State
@@ -65,6 +65,8 @@ def prepare(call: Call[Any]) -> NewPart:
 class Start(Part[str]):
     """Starts a run that nobody waits for; its value is the run's id. Made by `run.start(call)`."""
 
+    kind = "start"
+
     def __init__(self, call: Call[Any]) -> None:
         if not getattr(call.definition, "is_workflow", False):
             raise ConfigError(f"run.start({call!r}): only a workflow's call makes a run; await {call!r} itself")
@@ -84,9 +86,6 @@ class Start(Part[str]):
 
     def value(self, outcome: str) -> str:
         return str(json.loads(outcome))
-
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), kind="start")
 
 
 def digest(workflow: str, input_json: str) -> str:

@@ -125,7 +125,7 @@ def _join(kind: str, policy: str, parts: tuple[Part[Any], ...], settle: Any, nee
         _in_time(kind, decision)
         return settle(decision)
 
-    waits = all(part.recipe().state == "suspended" for part in parts) and bool(parts)
+    waits = all(part.state == "suspended" for part in parts) and bool(parts)
     return Recipe(kind, policy, parts, timely, need=need, state="suspended" if waits else "running")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from status.errors import Cancelled, ErrorInfo, StepFailed, StepTimeout, qualified_name
+from status.journals import Journal
 from status.models import error_from_json, error_to_json
 
 #: A traceback longer than this is cut in the middle: the ends say most.
@@ -50,7 +51,7 @@ class Again:
 Outcome = Done | Failed | Again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """How an await ended, as the journal has it.
 
@@ -80,30 +81,42 @@ class Decision:
     @classmethod
     def read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
         """The entry of await `n`, with the outcomes of its `size` parts; None if there is none yet."""
-        text = journal.get(str(n))
+        if not isinstance(journal, Journal):
+            return cls._read(journal, n, size)
+        found: tuple[int, Decision] | None = journal.read.get(n)
+        if found is None or found[0] != size:
+            decision = cls._read(journal, n, size)
+            if decision is None:
+                return None
+            found = journal.read[n] = size, decision
+        return found[1]
+
+    @classmethod
+    def _read(cls, journal: Mapping[str, str], n: int, size: int) -> Decision | None:
+        place = str(n)
+        text = journal.get(place)
         if text is None:
             return None
         entry = from_json(text)
-        order = journal.get(f"{n}:order", "")
-        late_text = journal.get(f"{n}.late")
+        index = str(entry["i"])
+        order, late_text = journal.get(place + ":order"), journal.get(place + ".late")
         # Lua writes an empty list as {}.
         late = (from_json(late_text) or []) if late_text else []
-        index, (ok, bad) = str(entry["i"]), entry.get("n", "0|0").split("|")
         wanted: Iterable[int] = range(size)
         if not size and entry["v"] == "failed":  # of a batch that keeps nothing but what it failed of
             wanted = (int(index),)
         return cls(
-            verdict=entry["v"],
-            index=index,
-            at_ms=int(entry["at"]),
-            nonce=entry["x"],
-            by=entry.get("by", ""),
-            fingerprint=entry["fp"],
-            parts={p: journal[place] for p in wanted if (place := f"{n}.{p}") in journal},
-            order=tuple(int(p) for p in order.split(",") if p),
-            late=dict(zip(late[::2], late[1::2], strict=True)),
-            counts=(int(ok), int(bad)),
-            line=entry.get("l", ""),
+            entry["v"],
+            index,
+            int(entry["at"]),
+            entry["x"],
+            entry["fp"],
+            {p: outcome for p in wanted if (outcome := journal.get(f"{place}.{p}")) is not None},
+            tuple(map(int, order.split(","))) if order else (),
+            dict(zip(late[::2], late[1::2], strict=True)) if late else {},
+            _counts(entry["n"]) if "n" in entry else (0, 0),
+            entry.get("l", ""),
+            entry.get("by", ""),
         )
 
     @property
@@ -116,12 +129,15 @@ class Decision:
         """When it was recorded."""
         return datetime.fromtimestamp(self.at_ms / 1000, UTC)
 
-    def cancelled(self) -> Cancelled | None:
-        """What is thrown into the workflow if a cancel decided this."""
-        if self.verdict != "cancelled":
-            return None
+    def cancelled(self) -> Cancelled:
+        """What is thrown into the workflow when a cancel has decided this."""
         code, _, reason = self.index.partition("|")
         return Cancelled(reason, int(code) if code.isdigit() else 409)
+
+
+def _counts(text: str) -> tuple[int, int]:
+    ok, bad = text.split("|")
+    return int(ok), int(bad)
 
 
 def asked_at(fingerprint: str, line: str) -> str:

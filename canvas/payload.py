@@ -17,6 +17,9 @@ from status.settings import Settings
 #: Values of these types are JSON as they stand; of texts, those without half a surrogate pair.
 PLAIN = (bool, int, str)
 
+#: Of each argument the type of which it is JSON as it stands, None where there is none; and the places of texts.
+_Kinds = tuple[tuple[Any, ...], tuple[int, ...]]
+
 
 class Adapter:
     """One annotation: checks a value, and converts it to JSON and back.
@@ -28,7 +31,8 @@ class Adapter:
 
     def __init__(self, annotation: Any, what: str) -> None:
         self.what = what
-        self._plain = annotation if annotation in PLAIN else None
+        #: The annotation, if values of just that type are JSON as they stand.
+        self.plain: Any = annotation if annotation in PLAIN else None
         try:
             self._adapter: TypeAdapter[Any] = _adapter(annotation)
         except (PydanticUserError, PydanticUndefinedAnnotation) as error:
@@ -47,9 +51,8 @@ class Adapter:
 
     def jsonable(self, value: Any) -> Any:
         """The value as plain lists, dicts, strings and numbers."""
-        # Looked at first, since a workflow makes its calls anew at each replay.
-        if type(value) is self._plain and (self._plain is not str or value.isascii()):
-            if self._plain is str:
+        if type(value) is self.plain and (self.plain is not str or value.isascii()):
+            if self.plain is str:
                 _check_size(value, self.what)
             return value
         # By way of the text: what can't be text (half a surrogate pair, NaN) must be refused here, not in a turn.
@@ -84,7 +87,8 @@ class Adapter:
     def loads(self, text: str) -> Any:
         """What `dumps` gave, as the annotation says."""
         try:
-            return self._adapter.validate_json(text)
+            # As `TypeAdapter.validate_json` does: it costs as much again, and a replay reads a value for each await.
+            return self._adapter.validator.validate_json(text)
         except ValidationError as error:
             raise self._refused(text, error) from error
 
@@ -113,6 +117,7 @@ class Codec:
         plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         #: The parameters, if all may be given by place; binding is not needed for most calls then.
         self._places = [p.name for p in parameters] if all(p.kind in plain for p in parameters) else None
+        self._kinds: dict[int, _Kinds] = {}
         self._needed = sum(p.default is p.empty for p in parameters)
 
     def _by_place(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str] | None:
@@ -150,6 +155,24 @@ class Codec:
         for name in self.signature.parameters:
             self.argument(name)
         _ = self.result
+
+    def stands(self, args: tuple[Any, ...]) -> bool:
+        """Whether a call with these, given by place, is carried as it stands: `encode` would give back the same."""
+        kinds, texts = self._kinds.get(len(args)) or self._kinds_of(len(args))
+        if tuple(map(type, args)) != kinds:
+            return False
+        for at in texts:  # noqa: SIM110  # a generator costs as much as all of this
+            if not _is_short(args[at]):
+                return False
+        return True
+
+    def _kinds_of(self, number: int) -> _Kinds:
+        """What so many arguments must be, to be JSON as they stand."""
+        names = self._by_place([None] * number, {})
+        # Annotations that are not needed are not looked at: one of them may name what is not there yet.
+        kinds = (None,) * number if names is None else tuple(self.argument(name).plain for name in names)
+        self._kinds[number] = kinds, tuple(at for at, kind in enumerate(kinds) if kind is str)
+        return self._kinds[number]
 
     def encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Arguments as plain JSON values.
@@ -238,6 +261,10 @@ def _check_size(text: bytes | str, what: str) -> None:
             f"{what}: {len(text):,} bytes as JSON are more than CELERIAC_MAX_VALUE_BYTES ({max_value_bytes():,}): "
             "keep it in a store of your own and pass its key, or raise the limit"
         )
+
+
+def _is_short(value: str) -> bool:
+    return value.isascii() and len(value) <= max_value_bytes()
 
 
 def _jsonable(value: Any) -> Any:

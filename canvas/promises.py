@@ -9,7 +9,7 @@ from canvas.channels import Receive
 from canvas.context import refuse_in_workflow
 from canvas.outcomes import Decision
 from canvas.payload import Adapter
-from canvas.waitables import Join, Part, Recipe, checked_s
+from canvas.waitables import Join, Part, checked_s
 from status import promises
 from status.errors import ConfigError, TimedOut
 from status.models import PROMISE
@@ -29,6 +29,8 @@ class Promise(Part[T], Generic[T]):
     Attributes:
         name: What the outside calls it.
     """
+
+    state = "suspended"
 
     def __init__(self, name: str, type: type[T]) -> None:  # noqa: A002  # as one says it
         self.name = promises.check_name(name)
@@ -84,9 +86,6 @@ class Promise(Part[T], Generic[T]):
 
     def value(self, outcome: str) -> T:
         return cast("T", self._adapter.loads(outcome))
-
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), state="suspended")
 
 
 def check_value(engine: Engine, run_id: str, name: str, text: str) -> None:

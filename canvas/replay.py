@@ -15,18 +15,21 @@ from time import monotonic
 from typing import Any, Self
 
 from canvas.context import in_workflow
-from canvas.joins import warn_of_unseen
+from canvas.joins import FanOutResult, warn_of_unseen
 from canvas.lines import line_of
 from canvas.outcomes import Decision, asked_at, describe
 from canvas.restart import Restart
 from canvas.run import Run
-from canvas.waitables import Recipe, Waitable
+from canvas.waitables import Part, Recipe, Waitable
 from canvas.wide import batch_of
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
 from status.records import NewBatch, NewPart
 
 #: A workflow that awaits this often while it is put away does not let go.
 CLOSES = 100
+
+#: Where it stands, it does not await anything: it could await None.
+_NOTHING: Any = object()
 
 INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
 
@@ -114,8 +117,10 @@ class Replay:
         self._generators: list[Any] = []
         self._given: list[Any] = []
         self._coro = body(run, *args, **kwargs)
-        self._resume: Callable[[], Any] = _sending(self._coro, None)
-        self._asked: Any = None
+        # How it goes on, and with what.
+        self._resume: Callable[[Any], Any] = self._coro.send
+        self._with: Any = None
+        self._asked: Any = _NOTHING
         self.took_s = 0.0
 
     def __enter__(self) -> Self:
@@ -142,18 +147,19 @@ class Replay:
         """Go as far as the journal does; again, once it has what was asked for last."""
         start_s = monotonic()
         with self._at_work():
-            move = None if self._asked is None else self._hear(journal)
+            move = None if self._asked is _NOTHING else self._hear(journal)
             while move is None:
                 move = self._advance(journal) or self._hear(journal)
         self.took_s += monotonic() - start_s
         return move
 
     def _advance(self, journal: Mapping[str, str]) -> Move | None:
-        """Up to its next await, which is kept, or to its end."""
+        """Up to its next await, which is kept, or to its end; and remember the longest way between two."""
         run = self.run
         run.replaying = str(run.next_await) in journal
+        begin_s = monotonic()
         try:
-            self._asked = _Asked(_timed(self._resume, self._coro, run))
+            self._asked = self._resume(self._with)
         except StopIteration as end:
             for value in self._given:
                 warn_of_unseen(value, f"run {run.id}")
@@ -164,42 +170,29 @@ class Replay:
         except Exception as error:  # noqa: BLE001  # whatever it raised is how it ended
             _name_remedy(error)
             return _ended(Raised(error), run, journal)
+        finally:
+            if (way_s := monotonic() - begin_s) > run.longest[0]:
+                line = line_of(self._coro)
+                run.longest = (way_s, f"the await at {line}" if line else "its end")
         return None
 
     def _hear(self, journal: Mapping[str, str]) -> Move | None:
         """Answer its await from the journal, or say what it asks for."""
-        if isinstance(self._asked.value, Restart):
-            return _ended(Restarts(self._asked.value.input_json), self.run, journal)
+        asked = self._asked
+        if isinstance(asked, Restart):
+            return _ended(Restarts(asked.input_json), self.run, journal)
         try:
-            answer = _answer(self._asked.value, self.run, journal, self._coro)
+            move, value = _answer(asked, self.run, journal, self._coro)
         except _Thrown as thrown:
-            self._resume = _throwing(self._coro, thrown.error)
+            self._resume, self._with = self._coro.throw, thrown.error
         else:
-            if isinstance(answer, Asks | Parked):
-                return answer
-            self._given.append(answer.value)
-            self._resume = _sending(self._coro, answer.value)
-        self._asked = None
+            if move is not None:
+                return move
+            if isinstance(value, FanOutResult):
+                self._given.append(value)
+            self._resume, self._with = self._coro.send, value
+        self._asked = _NOTHING
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What it awaits, which may be anything, None too."""
-
-    value: Any
-
-
-def _timed(resume: Callable[[], Any], coro: Any, run: Run) -> Any:
-    """Go on to the next await, and remember the longest way between two."""
-    begin_s = monotonic()
-    try:
-        return resume()
-    finally:
-        took_s = monotonic() - begin_s
-        if took_s > run.longest[0]:
-            line = line_of(coro)
-            run.longest = (took_s, f"the await at {line}" if line else "its end")
 
 
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:
@@ -217,11 +210,6 @@ def _name_remedy(error: Exception) -> None:
         error.add_note(f"a workflow has no event loop: {INSTEAD_OF_ASYNCIO}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    value: Any
-
-
 class _Thrown(Exception):  # noqa: N818
     """The workflow is to see `error` at its await."""
 
@@ -230,45 +218,57 @@ class _Thrown(Exception):  # noqa: N818
         self.error = error
 
 
-def _answer(asked: Any, run: Run, journal: Mapping[str, str], coro: Any) -> Asks | Parked | _Told:
-    if not isinstance(asked, Waitable):
-        name = type(asked).__name__ if asked is not None else "something of asyncio"
-        raise _Thrown(
-            NotAwaitable(
-                f"workflow {run.workflow} awaited {name}, which is not ours: await calls (step.s(...)) and joins; "
-                f"{INSTEAD_OF_ASYNCIO}"
-            )
-        )
+#: What to open or why it parks, or else the value that it gets.
+_Answer = tuple[Asks | Parked, None] | tuple[None, Any]
+
+
+def _answer(asked: Any, run: Run, journal: Mapping[str, str], coro: Any) -> _Answer:
     try:
-        recipe = asked.recipe()
+        if isinstance(asked, Part):  # most are, and of what is on record nothing more is needed than this
+            decision = Decision.read(journal, run.next_await, 1)
+            if decision is not None:
+                return _settle(asked, decision, run, coro)
+        recipe = _recipe_of(asked, run)
         if not recipe.size and recipe.policy != "settled":
             # Nothing to wait for: no await, so what the journal has under this number is the next one's.
-            return _Told(recipe.settle(Decision("all", "", 0, "", "")))
-        n = run.next_await
+            return None, recipe.settle(Decision("all", "", 0, "", ""))
         batch = recipe.batch
-        decision = Decision.read(journal, n, recipe.size if batch is None or batch.keep else 0)
+        decision = Decision.read(journal, run.next_await, recipe.size if batch is None or batch.keep else 0)
         if decision is None:
-            if batch is not None:
-                return Asks(n, recipe, (), batch.prepare(), line=line_of(coro))
-            if (wide := batch_of(recipe)) is not None:
-                return Asks(n, recipe, (), wide, line=line_of(coro))
-            return Asks(n, recipe, tuple(part.prepare() for part in recipe.parts), line=line_of(coro))
+            return _open(recipe, run, coro), None
     except OrchestrationError as error:
         raise _Thrown(error) from error
-    if decision.fingerprint != recipe.fingerprint:
-        return Parked(mismatch(run, n, decision.asked, asked_at(recipe.fingerprint, line_of(coro))))
-    return _settle(recipe, decision, run)
+    return _settle(recipe, decision, run, coro)
 
 
-def _settle(recipe: Recipe, decision: Decision, run: Run) -> Parked | _Told:
+def _recipe_of(asked: Any, run: Run) -> Recipe:
+    if isinstance(asked, Waitable):
+        return asked.recipe()
+    name = type(asked).__name__ if asked is not None else "something of asyncio"
+    raise NotAwaitable(
+        f"workflow {run.workflow} awaited {name}, which is not ours: await calls (step.s(...)) and joins; "
+        f"{INSTEAD_OF_ASYNCIO}"
+    )
+
+
+def _open(recipe: Recipe, run: Run, coro: Any) -> Asks:
+    batch = recipe.batch.prepare() if recipe.batch is not None else batch_of(recipe)
+    if batch is not None:
+        return Asks(run.next_await, recipe, (), batch, line=line_of(coro))
+    return Asks(run.next_await, recipe, tuple(part.prepare() for part in recipe.parts), line=line_of(coro))
+
+
+def _settle(asked: Part[Any] | Recipe, decision: Decision, run: Run, coro: Any) -> _Answer:
+    if decision.fingerprint != asked.fingerprint:
+        now = asked_at(asked.fingerprint, line_of(coro))
+        return Parked(mismatch(run, run.next_await, decision.asked, now)), None
     run.told(decision)
-    cancelled = decision.cancelled()
-    if cancelled is not None:
-        raise _Thrown(cancelled)
+    if decision.verdict == "cancelled":
+        raise _Thrown(decision.cancelled())
     try:
-        return _Told(recipe.settle(decision))
+        return None, asked.settle(decision)
     except PayloadError as error:
-        return Parked(describe(error))
+        return Parked(describe(error)), None
     except OrchestrationError as error:
         raise _Thrown(error) from error
 
@@ -282,14 +282,6 @@ def mismatch(run: Run, n: int, recorded: str, asked: str) -> ErrorInfo:
             "random() in the workflow (write run.uuid(), run.now(), run.random())"
         )
     )
-
-
-def _sending(coro: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
-    return lambda: coro.send(value)
-
-
-def _throwing(coro: Coroutine[Any, Any, Any], error: BaseException) -> Callable[[], Any]:
-    return lambda: coro.throw(error)
 
 
 class _Closing:

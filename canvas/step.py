@@ -76,11 +76,12 @@ class Definition(_Task[P, R_co]):
         Raises:
             PayloadError: An argument does not fit its annotation, or is a call itself.
         """
+        # Looked at first, since a workflow makes its calls anew at each replay.
+        if not kwargs and self.codec.stands(args):
+            return Call.of(self, args, {})
         refuse_calls(self.name, args, kwargs)
         encoded, named = self.codec.encode(args, kwargs)
-        call: Call[R_co] = Call(self.name, tuple(encoded), named, app=self.app)
-        call.definition = self
-        return call
+        return Call.of(self, tuple(encoded), named)
 
     def queue_of(self, options: dict[str, Any]) -> str:
         """The queue that messages of it go to, under Celery's routes."""
@@ -226,7 +227,20 @@ def task_of_current_app(name: str) -> Any:
             found[app] = app.tasks[name]
         return found[app]
 
-    return Proxy(look_up)
+    return _StandIn(look_up)
+
+
+class _StandIn(Proxy):  # type: ignore[type-arg]  # it is generic for type checkers alone
+    """Celery's own, whose look-up has no arguments: it is asked for each call that a workflow makes."""
+
+    def _get_current_object(self) -> Any:
+        return _look_up_of(self)()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_look_up_of(self)(), name)
+
+
+_look_up_of: Callable[[_StandIn], Callable[[], Any]] = vars(Proxy)["_Proxy__local"].__get__
 
 
 def _check(function: Callable[..., Any], timeout_s: float | None, options: dict[str, Any]) -> None:

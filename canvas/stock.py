@@ -27,7 +27,7 @@ from canvas import engine as engines
 from canvas.outcomes import describe, encode_error, encode_unknown, unknown_outcome
 from canvas.payload import compact, max_value_bytes
 from canvas.publisher import FIRST
-from canvas.waitables import Part, Recipe
+from canvas.waitables import Part
 from status.errors import ConfigError, ErrorInfo, PayloadError
 from status.records import NewPart, PartRef
 
@@ -54,6 +54,8 @@ CHORD_ERROR_WAITS_S = 1.0
 
 class Applied(Part[R_co]):
     """A stock signature, chain, group or chord. Made by `run.apply(signature)`."""
+
+    kind = "apply"
 
     def __init__(self, signature: Signature[R_co]) -> None:
         if not isinstance(signature, Signature):
@@ -84,9 +86,6 @@ class Applied(Part[R_co]):
 
     def value(self, outcome: str) -> R_co:
         return cast("R_co", _typed(kombu_json.loads(self._text), json.loads(outcome)))
-
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), kind="apply")
 
 
 def _as_text(signature: Signature[Any]) -> str:

@@ -14,7 +14,7 @@ A waitable is a recipe: each await of it is new work, and nothing starts before.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeVar
 
@@ -86,7 +86,15 @@ class Waitable(Generic[R_co]):
 
 
 class Part(Waitable[R_co]):
-    """May be one part of a join."""
+    """May be one part of a join.
+
+    Attributes:
+        kind: Of an await of it alone.
+        state: What the run is in while it waits for it alone.
+    """
+
+    kind = "await"
+    state = "running"
 
     @property
     def label(self) -> str:
@@ -129,15 +137,21 @@ class Part(Waitable[R_co]):
         """What another outcome is raised as."""
         return failure(outcome, step=self.label, index=index, within_s=None)
 
-    def recipe(self) -> Recipe:
-        def settle(decision: Decision) -> Any:
-            if (outcome := decision.parts.get(0)) is None:
-                raise TimedOut(f"{self.label}: its time was up")
-            if outcome[0] == "v":
-                return self.value(outcome[1:])
-            raise self.failure(outcome, 0)
+    @property
+    def fingerprint(self) -> str:
+        """How the journal has an await of it alone."""
+        return f"{self.kind}({self.task_name})"
 
-        return Recipe("await", "all", (self,), settle)
+    def settle(self, decision: Decision) -> R_co:
+        """What an await of it alone gives, or raises."""
+        if (outcome := decision.parts.get(0)) is None:
+            raise TimedOut(f"{self.label}: its time was up")
+        if outcome[0] == "v":
+            return self.value(outcome[1:])
+        raise self.failure(outcome, 0)
+
+    def recipe(self) -> Recipe:
+        return Recipe(self.kind, "all", (self,), self.settle, state=self.state)
 
 
 class Join(Waitable[R_co]):
@@ -228,6 +242,8 @@ class BatchSource(Protocol):
 class Sleep(Part[None]):
     """Waits; made by `run.sleep(delay_s)`."""
 
+    state = "suspended"
+
     def __init__(self, delay_s: float) -> None:
         self.delay_s = checked_s("run.sleep", delay_s)
 
@@ -247,6 +263,3 @@ class Sleep(Part[None]):
 
     def value(self, outcome: str) -> None:  # noqa: ARG002  # a sleep has none
         return None
-
-    def recipe(self) -> Recipe:
-        return replace(super().recipe(), state="suspended")

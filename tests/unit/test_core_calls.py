@@ -69,6 +69,27 @@ def test_a_mark_gives_a_new_call_and_leaves_the_old_as_it_was(change, field, val
     assert value is None or getattr(new.plan, field) == value
 
 
+@pytest.mark.parametrize("make", [lambda: add.s(1), lambda: add.s(1, 2), lambda: add.s(1, right=2), lambda: add.s(*())])
+def test_a_call_is_the_signature_that_celery_would_make(make):
+    call = make()
+
+    made = Call("calls.add", call["args"], call["kwargs"], app=add.app)
+
+    assert dict(call) == dict(made)
+    assert list(call) == list(made)
+    assert vars(call) == {**vars(made), "_definition": call.definition}
+    assert call.definition is add._get_current_object()
+    assert call.app is add.app
+
+
+def test_calls_share_nothing_that_one_of_them_may_change():
+    first, second = add.s(1), add.s(1)
+    first.set(priority=1)
+    first["kwargs"]["right"] = 2
+
+    assert (second["options"], second["kwargs"], add.s(1)["options"]) == ({}, {}, {})
+
+
 def test_marks_add_up_in_any_order():
     call = add.s(1).named("x").after(1).within(2).set(priority=3)
 

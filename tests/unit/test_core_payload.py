@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
@@ -211,3 +213,51 @@ def test_an_object_in_an_untyped_argument_is_refused():
 def test_bytes_that_are_no_text_are_refused():
     with pytest.raises(PayloadError, match="argument x of f"):
         Adapter(bytes, "argument x of f").jsonable(b"\xff")
+
+
+def plain(n: int, text: str = "", good: bool = False) -> None: ...
+def mixed(n: int, order: Order | None = None) -> None: ...
+def starred(*numbers: int) -> None: ...
+def named(*, n: int = 0) -> None: ...
+def with_a_float(x: float) -> None: ...
+
+
+class Number(int): ...
+
+
+VALUES = st.one_of(
+    st.integers(), st.booleans(), st.floats(), st.none(), st.text(max_size=5), st.just(Number(3)), st.just("x" * 2000),
+    st.just("\ud800"), st.just(ORDER), st.lists(st.integers(), max_size=2),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [plain, mixed, starred, named, with_a_float])
+@given(args=st.lists(VALUES, max_size=4))
+def test_arguments_that_stand_are_those_that_encoding_would_give_back(function, args):
+    codec = Codec(function, "f")
+
+    for _ in range(2):
+        stands = codec.stands(tuple(args))
+        try:
+            encoded, kwargs = codec.encode(args, {})
+        except PayloadError:
+            assert not stands
+        else:
+            if stands:
+                assert ([*map(type, encoded)], encoded, kwargs) == ([*map(type, args)], args, {})
+
+
+def test_the_calls_of_most_workflows_stand():
+    codec = Codec(plain, "f")
+
+    assert codec.stands((1,))
+    assert codec.stands((1, "two", True))
+    assert not codec.stands((1, "zw\u00f6lf"))
+    assert not Codec(mixed, "f").stands((1, ORDER))
+
+
+def test_a_text_that_is_too_long_does_not_stand(monkeypatch):
+    monkeypatch.setattr("canvas.payload.max_value_bytes", lambda: 5)
+
+    assert Codec(plain, "f").stands((1, "12345"))
+    assert not Codec(plain, "f").stands((1, "123456"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import sys
 
 import pytest
@@ -27,6 +28,7 @@ from canvas import (
 from canvas.replay import Asks, Parked, Raised, Returned, Stopped, replay
 from core import SUBMITTED_MS, current_app, play
 from saga import Saga
+from status.journals import Journal
 
 log: list[str] = []
 
@@ -34,6 +36,11 @@ log: list[str] = []
 @step(name="replay.do")
 def do(what: str = "") -> str | int | None:
     return what
+
+
+@step(name="replay.listed")
+def listed() -> list[int]:
+    return []
 
 
 @step(name="replay.other")
@@ -606,3 +613,80 @@ def test_an_undo_that_does_not_fit_is_refused_before_anything_starts(enter, mess
 
     with pytest.raises(ConfigError, match=message):
         enter(saga)
+
+
+# --- what a replay costs --------------------------------------------------------------
+
+
+async def many(run: Run, awaits: int):
+    total = 0
+    for _ in range(awaits):
+        total = await do.s("x")
+    return total
+
+
+async def many_joins(run: Run, awaits: int):
+    for _ in range(awaits):
+        await fan_out_fail(do.s("x"), do.s("y"), do.s("z"))
+
+
+def recorded(awaits: int, fingerprint: str, parts: int) -> dict[str, str]:
+    entry = {"v": "all", "i": "", "at": SUBMITTED_MS, "x": "nonce", "by": "t", "fp": fingerprint}
+    fields = {str(n): json.dumps(entry) for n in range(awaits)}
+    return fields | {f"{n}.{p}": 'v"x"' for n in range(awaits) for p in range(parts)}
+
+
+def calls_of_a_replay(body, awaits: int, journal) -> int:
+    """How many of Python's functions are entered; the same on every machine."""
+    entered = 0
+
+    def count(_frame, event: str, _arg) -> None:
+        nonlocal entered
+        entered += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        assert isinstance(replay(body, Run("r", "w", SUBMITTED_MS), [awaits], {}, journal), Returned)
+    finally:
+        sys.setprofile(before)
+    return entered
+
+
+@pytest.mark.parametrize(
+    ("body", "fingerprint", "parts", "most"),
+    [(many, "await(replay.do)", 1, 30), (many_joins, "fan_out_fail(replay.do*3)", 3, 85)],
+)
+def test_an_await_that_is_on_record_costs_few_calls(body, fingerprint, parts, most):
+    # A turn of a long run makes a thousand of these. There were 47 and 112 before somebody counted.
+    few, lots = (Journal(recorded(awaits, fingerprint, parts)) for awaits in (10, 110))
+    for _ in range(2):  # the first time it is read
+        costs = calls_of_a_replay(body, 10, few), calls_of_a_replay(body, 110, lots)
+
+    assert (costs[1] - costs[0]) / 100 <= most
+
+
+def test_an_entry_is_made_something_of_once_for_as_long_as_the_journal_is_kept(monkeypatch):
+    read = []
+    monkeypatch.setattr("canvas.outcomes.from_json", lambda text: read.append(text) or json.loads(text))
+    journal = Journal(recorded(3, "await(replay.do)", 1))
+
+    for _ in range(3):
+        assert replay(many, Run("r", "w", SUBMITTED_MS), [3], {}, journal) == Returned("x")
+    assert replay(many, Run("r", "w", SUBMITTED_MS), [4], {}, journal.grown(recorded(4, "await(replay.do)", 1))) == (
+        Returned("x")
+    )
+
+    assert len(read) == 4
+
+
+def test_values_are_made_anew_at_each_replay():
+    async def changes(run: Run):
+        found = await listed.s()
+        found.append(1)
+        return found
+
+    journal = Journal(recorded(1, "await(replay.listed)", 0) | {"0.0": "v[]"})
+
+    for _ in range(2):
+        assert replay(changes, Run("r", "w", SUBMITTED_MS), [], {}, journal) == Returned([1])
