@@ -10,8 +10,8 @@ from status.records import NONE_WANTED, Ending, PartRef, Wanted
 
 Kind = Literal["done", "failed", "retry"]
 
-#: What `finish` gives of a decision: '' nothing, `all` the run with its journal (see `finish.lua`), or the entries of a join
-#: of so many parts.
+#: What `finish` gives of a decision: nothing, `all` the run with its journal, or the entries of a join of so many
+#: parts.
 Gives = str | int
 
 
