@@ -151,7 +151,7 @@ def test_after_a_retry_what_is_forgotten_is_not_read(run: Workers, way: Any) -> 
     run.open(part(), part(), part(), n=4, seen=run.seen, nonce="again", policy="settle")
     run.take_over(0)
     run.begin(1, "t", n=4, nonce="again")
-    record = run.finish("done", 1, "t", n=4, nonce="again", with_record=True).record
+    record = run.finish("done", 1, "t", n=4, nonce="again", gives="all").record
     assert record is not None
     assert record.journal == run.there()
     assert {"4", "4.0", "4.1", "4.2"} < record.journal.keys()
@@ -164,11 +164,11 @@ def test_what_a_redis_has_lost_and_decided_otherwise_is_read_anew(run: Workers) 
     run.begin(1, "b", n=1)
     before = run.saved()
     run.finish("done", 0, "a", n=1, outcome="v1")
-    run.finish("done", 1, "b", n=1, with_record=True)
+    run.finish("done", 1, "b", n=1, gives="all")
     run.restored(before)
     run.finish("done", 0, "a", n=1, outcome="v2")
 
-    record = run.finish("done", 1, "b", n=1, with_record=True).record
+    record = run.finish("done", 1, "b", n=1, gives="all").record
 
     assert record is not None
     assert record.journal == run.there()
