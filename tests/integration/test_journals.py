@@ -59,7 +59,7 @@ class Workers(Runs):
         for p, (kind, outcome) in enumerate(parts):
             token = f"t{n}.{p}"
             assert self.begin(p, token, n=n) == "granted"
-            record = self.finish(kind, p, token, n=n, outcome=outcome, with_record=reads).record or record
+            record = self.finish(kind, p, token, n=n, outcome=outcome, gives="all" if reads else "").record or record
         return record
 
 
