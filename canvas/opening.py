@@ -51,9 +51,11 @@ def _follow(
             _tell(engine, record, run)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "granted" if here:
+            # First of all, for nobody vouches for the claims before it is made.
+            series = Series(here.by, record, asks, opening, here)
             run.let_out()
             _tell(engine, record, run)
-            return _run_here(engine, record, asks, opening, here)
+            return _run_here(engine, record, asks, opening, series)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
         case "foreign":
@@ -105,10 +107,9 @@ def _tell(engine: Engine, record: RunRecord, run: Run) -> None:
     tracing.decided(record)
 
 
-def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Chosen) -> bool | RunRecord:
-    chosen = {one.p for one in here.wanted}
-    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if p not in chosen})
-    performed = Series(here.by, record, asks, opening, here).run()
+def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, series: Series) -> bool | RunRecord:
+    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if p not in series.parts})
+    performed = series.run()
     _send(engine, record, asks, opening, {str(p): 1 for p in performed.rest})
     return performed.record or True
 

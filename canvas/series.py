@@ -42,14 +42,20 @@ class Performed(NamedTuple):
 
 
 class Series:
-    """The parts of one await that this process has claimed."""
+    """The parts of one await that this process has claimed. The worker vouches for them from when this is made.
+
+    Attributes:
+        parts: Their numbers.
+    """
 
     def __init__(self, by: InPlace, record: RunRecord, asks: Asks, opening: Opening, chosen: Chosen) -> None:
         self._since_s = monotonic()
         self._by, self._record, self._asks, self._nonce = by, record, asks, opening.nonce
+        self.parts = {wanted.p for wanted in chosen.wanted}
         self._todo: deque[tuple[Wanted, Grant]] = deque(zip(chosen.wanted, opening.grants, strict=True))
         self._kept: list[Finish] = []
         self._claims = [(self._ref(wanted), wanted.token, self._step(wanted).name) for wanted in chosen.wanted]
+        self._hold()
 
     def run(self) -> Performed:
         """Run them, as long as there is time and nothing has decided their await."""

@@ -45,6 +45,15 @@ class Mutation:
         return f"rule{self.rule}-{self.what}"
 
 
+class HoldsLate(Series):
+    """Its worker knows of its claims when the first part begins."""
+
+    def __init__(self, *args: Any) -> None:
+        self._hold = lambda _running="": None  # type: ignore[method-assign]
+        super().__init__(*args)
+        del self._hold
+
+
 def _cancelled(plan: Plan) -> bool:
     return bool(plan.cancels_ms) and min(plan.cancels_ms) < 1500
 
@@ -356,6 +365,15 @@ MUTATIONS = [
         "what is written ahead waits for what the turn has gone on with",
         python=(opening, "caught_up", lambda *_: True),
         wants=_undoes_later,
+    ),
+    Mutation(
+        1,
+        "who is granted parts vouches for them before it does anything else",
+        python=(opening, "Series", HoldsLate),
+        kinds=("preempt", "rollback"),
+        more={"preempt": 0.9, "rollbacks_ms": tuple((at, 200) for at in range(2500, 9000, 3000))},
+        wants=lambda plan: plan.joins[0].kind in {"race", "quorum"},
+        seeds=300,
     ),
     Mutation(
         1,
