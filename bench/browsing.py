@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import time
 
 from playwright.sync_api import sync_playwright
 
 TIMES = 9
 
+#: In the page: when the frame was shown that has the first rows of the timeline and the graph up to its end. Looked at
+#: from within, for what a driver sees comes later by as much as it is busy itself.
+_READ = """
+const look = () => {
+  if (document.querySelector(".wf-tl-step") && document.querySelector("svg.wf-graph .wf-end:last-of-type"))
+    requestAnimationFrame(() => setTimeout(() => { window.readMs = performance.now(); }));
+  else requestAnimationFrame(look);
+};
+look();
+"""
+
 
 def opened_ms(url: str) -> dict[str, float] | None:
-    """Time from the address to the first row of the timeline and the end of the graph; None: no browser.
+    """Time from the address to a page that can be read, with nothing in the browser's cache; None: no browser.
 
     Raises:
         RuntimeError: The page does not open.
@@ -24,15 +34,13 @@ def opened_ms(url: str) -> dict[str, float] | None:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         took, busy = [], []
         for _ in range(TIMES):
-            page = browser.new_page()
+            page = browser.new_page()  # in a context of its own
+            page.add_init_script(_READ)
             devtools = page.context.new_cdp_session(page)
             devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-            began_s = time.perf_counter()
             page.goto(url)
-            page.locator(".wf-tl-step").first.wait_for(state="attached")
-            page.locator("svg.wf-graph .wf-end").last.wait_for(state="attached")
-            page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            took.append((time.perf_counter() - began_s) * 1000)
+            page.wait_for_function("window.readMs")
+            took.append(page.evaluate("window.readMs"))
             metrics = devtools.send("Performance.getMetrics")["metrics"]
             busy.append(1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
             page.close()
@@ -40,5 +48,6 @@ def opened_ms(url: str) -> dict[str, float] | None:
     return {
         "median_ms": round(statistics.median(took), 1),
         "best_ms": round(min(took), 1),
+        "worst_ms": round(max(took), 1),
         "cpu_ms": round(statistics.median(busy), 1),  # of the page's main thread, whatever else the machine does
     }

@@ -39,6 +39,11 @@ class TabHandler(BaseHandler):  # type: ignore[misc]  # Flower has no types
         return f"{self.reverse_url('main')}workflows"
 
     @property
+    def static(self) -> str:
+        """Where its scripts and styles are: with their version in the path, so that what they import has it too."""
+        return f"{self.base}/static/{version()}"
+
+    @property
     def read_only(self) -> bool:
         """Whether Flower was told to change nothing."""
         return bool(self.application.options.read_only)

@@ -27,7 +27,7 @@ HANDLERS = [
     (r"/workflows/api/run/([^/]+)/step/(\d+\.\d+u?)", f"{PAGES}.Step"),
     (r"/workflows/api/run/([^/]+)/promise", f"{PAGES}.PromiseForm"),
     (r"/workflows/api/run/([^/]+)/act/([a-z_]+)", f"{PAGES}.Act"),
-    (r"/workflows/static/(.+)", f"{PAGES}.Assets"),
+    (r"/workflows/static/[0-9a-f]+/(.+)", f"{PAGES}.Assets"),
 ]
 
 

@@ -45,7 +45,7 @@ class ListPage(TabHandler):
             trouble = ""
         except HTTPError as error:
             workflows, trouble = [], str(error.get_message())
-        self.render("workflows.html", base=self.base, version=version(), workflows=workflows, trouble=trouble)
+        self.render("workflows.html", base=self.base, static=self.static, workflows=workflows, trouble=trouble)
 
 
 class RunPage(TabHandler):
@@ -63,7 +63,7 @@ class RunPage(TabHandler):
         self.render(
             "workflow_run.html",
             base=self.base,
-            version=version(),
+            static=self.static,
             run_id=run_id,
             trouble=trouble,
             read_only=self.read_only,
@@ -264,4 +264,4 @@ class Assets(StaticFileHandler):
 
     def get_cache_time(self, path: str, modified: Any, mime_type: str) -> int:  # noqa: ARG002
         """For a year, where the version is asked for: another version has another address."""
-        return 365 * 86_400 if self.request.arguments.get("v") else 0
+        return 365 * 86_400 if f"/static/{version()}/" in self.request.path else 0

@@ -1,8 +1,9 @@
-"""Finds templates: the tab's own, Flower's, and Flower's bar with one entry more."""
+"""Finds templates: the tab's own, Flower's, and Flower's bar with one entry more, its frame without its tables."""
 
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from tornado.template import Loader, Template
 logger = logging.getLogger("celeriac")
 
 OURS = Path(__file__).parent / "templates"
+
+#: What the tab's pages are put in: Flower's `base.html` without what its tables alone need.
+FRAME = "workflows_base.html"
+
+#: More than a megabyte: to read it takes a browser longer than to draw a run of a thousand steps.
+_OF_TABLES = re.compile(
+    r"<(?:script|link)\b[^>]*static_url\('(?:js/(?:jquery|datatables|moment|flower)|css/datatables)[^>]*>(?:</script>)?"
+)
 
 ENTRY = """
         <li class="nav-item">
@@ -37,8 +46,16 @@ class Pages(Loader):
             return Template(ours.read_bytes(), name=name, loader=self)
         if name == "navbar.html":
             return Template(with_entry((Path(self.root) / name).read_text()), name=name, loader=self)
+        if name == FRAME:
+            frame = (Path(self.root) / "base.html").read_text()
+            return Template(without_tables(frame), name=name, loader=self)
         found: Template = super()._create_template(name)
         return found
+
+
+def without_tables(frame: str) -> str:
+    """Flower's frame for pages that have none of its tables: its bar, menus and themes work."""
+    return _OF_TABLES.sub("", frame)
 
 
 def with_entry(bar: str) -> str:

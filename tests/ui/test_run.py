@@ -75,7 +75,7 @@ def test_children_batches_quorums_and_timers_are_in_the_graph(visit: Open):
     gallery.report.submit(30, run_id="report").result(timeout_s=60)
     page = visit("/workflows/run/report")
 
-    expect(page.locator(".wf-cell.wf-s-done")).to_have_count(30)
+    expect(page.locator(".wf-cell.wf-s-done")).to_have_attribute("data-parts", "30")
     expect(page.locator(".wf-node.wf-k-sleep")).to_have_count(1)
     expect(page.locator(".wf-node.wf-won")).to_have_count(2)
     shoot(page, "run-report", full=True)
@@ -92,7 +92,9 @@ def test_a_run_of_a_thousand_steps_is_shown_as_a_whole(visit: Open, stage: Stage
         filler.long("long", 1000)
 
     page = visit("/workflows/run/wide")
-    expect(page.locator(".wf-cell.wf-s-done")).to_have_count(1000)
+    expect(page.locator(".wf-cell.wf-s-done")).to_have_attribute("data-parts", "1000")
+    page.locator(".wf-cells").hover(position={"x": 9 + 4, "y": 4})
+    expect(page.locator(".wf-cells title")).to_have_text("0.1 resize 1: done")
     expect(page.locator(".wf-tl-step")).to_have_count(30)
     shoot(page, "run-wide")
     page.get_by_role("button", name="show all 1000 parts").click()

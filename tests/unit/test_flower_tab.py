@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,11 @@ from tornado.web import RequestHandler
 
 from status.flower.command import HANDLERS, install
 from status.flower.command import flower as found
-from status.flower.pages import Pages, with_entry
+from status.flower.pages import Pages, with_entry, without_tables
 from status.flower.views import difference
 
-BAR = Path(urls.settings["template_path"]) / "navbar.html"
+FLOWERS = Path(urls.settings["template_path"])
+BAR = FLOWERS / "navbar.html"
 
 
 def test_the_command_is_flowers_own_with_the_tab_in_front():
@@ -59,6 +61,18 @@ def test_flowers_bar_gets_one_entry_more():
 def test_a_bar_that_is_not_as_it_was_is_left_alone(caplog):
     assert with_entry("<nav>new</nav>") == "<nav>new</nav>"
     assert "the tab is at /workflows" in caplog.text
+
+
+def test_flowers_frame_goes_without_what_its_tables_alone_need():
+    frame = (FLOWERS / "base.html").read_text()
+
+    assert re.findall(r"static_url\('(.*?)'", without_tables(frame)) == [
+        "favicon.ico",
+        "js/theme.js",
+        "css/bootstrap.min.css",
+        "css/flower.css",
+        "js/bootstrap.bundle.min.js",
+    ]
 
 
 def test_flowers_other_pages_are_found_as_before():

@@ -15,6 +15,8 @@ function build(node, attributes, children) {
 
 export const h = (tag, attributes, ...children) => build(document.createElement(tag), attributes, children);
 export const s = (tag, attributes, ...children) => build(document.createElementNS(SVG, tag), attributes, children);
+// When what was drawn so far can be seen; in a tab that is not looked at there are no frames.
+export const afterwards = (then) => (document.hidden ? setTimeout(then) : requestAnimationFrame(() => setTimeout(then)));
 export const find = (id) => document.getElementById(id);
 
 // Said with a sign and a word, for not everybody sees colours.
@@ -77,8 +79,7 @@ export function tick(now_ms) {
 export const now = () => Date.now() + ahead;
 
 export async function get(url) {
-  const answer = await fetch(url, { headers: { Accept: "application/json" } });
-  return await read(answer);
+  return await read(await fetch(url)); // with nothing that the page's preload has not: the browser has its answer already
 }
 
 export async function post(url, value) {

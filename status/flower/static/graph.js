@@ -10,6 +10,7 @@ const PAD = 10;
 const HEAD = 24; // of a join's box
 const DOTS = 24; // a join of more parts than this is drawn as dots
 const DOT = 9;
+const SQUARE = `h${DOT - 2}v${DOT - 2}h${2 - DOT}z`;
 const LANE = 9; // of the lines that lead from undos to what they undo
 const LONG = 60; // of more awaits than this the middle is left out
 const KINDS = { step: "", sleep: "timer", promise: "promise", channel: "channel", child: "run", undo: "undo" };
@@ -123,11 +124,19 @@ class Drawing {
 
   dots(one, x, y, across, rows) {
     const numbers = {};
+    const squares = {};
     one.parts.forEach((part, at) => {
       numbers[part.state] = (numbers[part.state] || 0) + 1;
-      this.nodes.push(s("rect", { class: `wf-cell wf-s-${part.state}`, x: x + (at % across) * DOT, y: y + Math.floor(at / across) * DOT,
-        width: DOT - 2, height: DOT - 2, rx: 1.5 }, s("title", {}, `${part.place} ${part.name}: ${words(part.state)}`)));
+      squares[part.state] = `${squares[part.state] || ""}M${x + (at % across) * DOT} ${y + Math.floor(at / across) * DOT}${SQUARE}`;
     });
+    // A shape for each state, for a thousand parts are a thousand elements otherwise; one title that says what is pointed at.
+    const title = s("title", {});
+    this.nodes.push(s("g", { class: "wf-cells", onpointermove: (event) => {
+      const origin = event.currentTarget.ownerSVGElement.getBoundingClientRect();
+      const column = Math.floor((event.clientX - origin.x - x) / DOT);
+      const part = one.parts[Math.floor((event.clientY - origin.y - y) / DOT) * across + column];
+      if (part) title.textContent = `${part.place} ${part.name}: ${words(part.state)}`;
+    } }, title, Object.entries(squares).map(([state, d]) => s("path", { class: `wf-cell wf-s-${state}`, d, "data-parts": numbers[state] }))));
     const text = Object.entries(numbers).map(([state, number]) => `${number} ${words(state)}`).join(" · ");
     const left = (one.size || 0) - one.parts.length;
     this.nodes.push(s("text", { class: "wf-node-more", x, y: y + rows * DOT + 13 }, left > 0 ? `${text} · ${left} to come` : text));

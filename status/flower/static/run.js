@@ -1,6 +1,6 @@
 // One run: what the feed tells of it is put together in `model`, and drawn.
 
-import { bar, clock, day, find, follow, get, h, length, now, pill, say, tick, words } from "./dom.js";
+import { afterwards, bar, clock, day, find, follow, get, h, length, now, pill, say, tick, words } from "./dom.js";
 import { actions, promiseCard, sagaCard } from "./acts.js";
 import { draw } from "./graph.js";
 import { Timeline } from "./timeline.js";
@@ -9,8 +9,10 @@ const root = find("wf-run");
 const { base, run: id } = root.dataset;
 const settings = { base, id, readOnly: Boolean(root.dataset.readOnly), operator: root.dataset.operator };
 const timeline = new Timeline(find("wf-timeline"), base);
+const AT_ONCE = 40; // events: they fill their card
 let model = null;
 let drawn = 0;
+let whole = false; // what fills a screen is drawn first, the rest when that can be read
 let planned = null;
 const shown = {}; // part of the page -> what it shows, so that nothing is made anew that stays the same
 
@@ -57,10 +59,13 @@ function plan() {
 function show() {
   part("head", "wf-head", [model.head, model.phases, model.can], () => head());
   part("error", "wf-error", model.head.error, () => [error(model.head.error)]);
-  timeline.show(model);
+  timeline.show(model, whole);
   graph();
   part("data", "wf-data", [model.head, model.promises, model.sagas, model.can, waiting()], () => data());
-  part("events", "wf-events", model.events, () => events());
+  part("events", "wf-events", [model.events, whole], () => events());
+  if (whole) return;
+  whole = true;
+  afterwards(show);
 }
 
 function part(name, place, value, make) {
@@ -143,7 +148,7 @@ function data() {
 }
 
 function events() {
-  const rows = [...model.events].reverse().slice(0, 500);
+  const rows = model.events.slice(whole ? -500 : -AT_ONCE).reverse();
   return [h("ol", {}, rows.map((event) => h("li", { class: event.kind.startsWith("operator.") ? "wf-operator" : "" },
     h("time", { datetime: new Date(event.at_ms).toISOString() }, clock(event.at_ms, true)),
     h("span", { class: `wf-kind wf-e-${event.kind.split(".").pop()}` }, words(event.kind)), h("b", {}, event.name),
@@ -158,7 +163,7 @@ find("wf-graph").addEventListener("click", (event) => {
   row.scrollIntoView({ block: "center" });
   row.querySelector("button").focus({ preventScroll: true });
 });
-addEventListener("resize", () => model && graph());
+new ResizeObserver(() => model && graph()).observe(find("wf-graph")); // its style sheet may be late, too
 setInterval(() => {
   if (!model) return;
   if (!model.head.final) find("wf-for").textContent = length(now() - model.head.submitted_ms);

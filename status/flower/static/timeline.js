@@ -6,6 +6,7 @@ import { clock, get, h, length, now, sign, words } from "./dom.js";
 const FIRST = 30; // of a join of many parts, beside those that are of interest
 const MANY = 60;
 const ROWS = 400;
+const AT_ONCE = 60; // fills a screen
 const JOINS = {
   all: "all must succeed", settle: "every outcome counts", first: "the first success wins", quorum: "enough successes",
   settled: "waits for what still runs",
@@ -35,12 +36,13 @@ export class Timeline {
     place.replaceChildren(this.axis, this.rows, this.over);
   }
 
-  show(model) {
+  // Where all is not wanted at once, what fills a screen is enough.
+  show(model, whole = true) {
     this.model = model;
     this.still = null; // the model of a run that has ended and is shown: nothing moves
     this.zero = model.head.submitted_ms;
     const wanted = this.wanted(model);
-    const cut = this.all ? wanted : wanted.slice(0, ROWS);
+    const cut = this.all ? wanted : wanted.slice(0, whole ? ROWS : AT_ONCE);
     const there = new Set(cut.map(([key]) => key));
     for (const [key, { node }] of this.nodes) {
       if (!there.has(key)) {
@@ -71,7 +73,7 @@ export class Timeline {
         else this.rows.insertBefore(panel, at);
       }
     }
-    if (cut.length < wanted.length && !this.more) {
+    if (whole && cut.length < wanted.length && !this.more) {
       this.more = h("button", { type: "button", class: "wf-button wf-more", onclick: () => {
         this.all = true;
         this.more.remove();
