@@ -1,8 +1,8 @@
 """Pages through many runs: newest first, by state, workflow and part of the id, each page within a time.
 
 An index has a run's id, its state and when it was submitted, nothing else. So a page of a state is read from the
-indexes alone; for a workflow, or a part of an id, runs are looked through, newest first, until the page is full or
-its time is up. Then the cursor says where to look on.
+indexes alone; for a workflow, or a part of an id, runs are looked through (`searching.py`), newest first, until the
+page is full or its time is up. Then the cursor says where to look on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from status.errors import ConfigError
 from status.keys import Keys
 from status.reading import decode_cursor, encode_cursor
 from status.records import RUN_ID
+from status.searching import Piece, Place, Search
 from status.states import FINAL, State
 
 #: What a listing shows of a run. Its input, result and metadata may be long, and stay where they are.
@@ -29,18 +30,11 @@ SHOWN = ("workflow", "state", "phase", "progress", "submitted_ms", "updated_ms",
 #: Runs that are looked through at a time.
 CHUNK = 1000
 
-#: So long a page may look through runs; a person who waits for more than a third of a second notices.
-BUDGET_S = 0.15
+#: So long a page may look through runs: with the rest of an answer well below what a person notices. Then it goes on.
+BUDGET_S = 0.1
 
 #: What a listing may call the states of runs that have not ended, all at once.
 UNFINISHED = "unfinished"
-
-
-class Place(NamedTuple):
-    """Where a run is in the order of listings, which is: the newest first."""
-
-    submitted_ms: float
-    run_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +144,32 @@ class Browser:
         rows = [] if cursor else self._exactly(wanted)
         first = {row.run_id for row in rows}
         end_s = monotonic() + budget_s
-        places = self.places(wanted, before)
-        while len(rows) < limit:
-            some = list(islice(places, CHUNK if wanted.looks_through else limit - len(rows)))
-            if not some:
-                return Listing(tuple(rows), None, None)
-            for row in self._matching(wanted, some):
+        for some, reached in self._pieces(wanted, before, limit):
+            for row in self._matching(wanted, some, limit):
                 if len(rows) == limit:
                     break
                 rows += [] if row.run_id in first else [row]
                 before = row.place
             if len(rows) < limit:
-                before = some[-1]
-                if monotonic() >= end_s:
+                if reached is None:
                     break
-        return Listing(tuple(rows), encode_cursor(before), before.submitted_ms)
+                before = reached
+            if len(rows) == limit or monotonic() >= end_s:
+                return Listing(tuple(rows), encode_cursor(before), before.submitted_ms)
+        return Listing(tuple(rows), None, None)
+
+    def _pieces(self, wanted: Wanted, before: Place, limit: int) -> Iterator[Piece]:
+        """The places of what may be wanted, the newest first; what is looked through there, is looked through."""
+        if wanted.looks_through:
+            search = Search(
+                self._redis, self._keys, wanted.states, wanted.workflow, wanted.text,
+                before=before, size=CHUNK // self._keys.shards,
+            )  # fmt: skip
+            yield from search.pieces()
+            return
+        places = self.places(wanted, before)
+        while some := list(islice(places, limit)):
+            yield Piece(some, some[-1])
 
     def places(self, wanted: Wanted, before: Place | None = None) -> Iterator[Place]:
         """The places of the runs in the states that are wanted, whatever their workflow and id; newest first."""
@@ -189,12 +194,12 @@ class Browser:
             pipe.hget(self._keys.run(run_id), "workflow")
         return [run_id for run_id, found in zip(run_ids, pipe.execute(), strict=True) if found == workflow]
 
-    def _matching(self, wanted: Wanted, places: Sequence[Place]) -> list[Row]:
-        run_ids = [place.run_id for place in places if wanted.has_id(place.run_id)]
-        rows = self.rows(self.of_workflow(wanted.workflow, run_ids))
-        at = {place.run_id: place for place in places}
-        # An index may speak of the run that had this id before, or of the state it was in a moment ago.
-        return [row for run_id, row in rows.items() if wanted.has(row) and row.place == at[run_id]]
+    def _matching(self, wanted: Wanted, places: Sequence[Place], at_once: int) -> Iterator[Row]:
+        for start in range(0, len(places), at_once):
+            at = {place.run_id: place for place in places[start : start + at_once]}
+            # An index may speak of the run that had this id before, or of the state it was in a moment ago.
+            rows = self.rows(list(at)).items()
+            yield from (row for run_id, row in rows if wanted.has(row) and row.place == at[run_id])
 
     def _exactly(self, wanted: Wanted) -> list[Row]:
         """The run whose id was given as a whole: it is found at once, however old it is."""

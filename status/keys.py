@@ -41,6 +41,10 @@ class Keys:
         """Hash: workflow, state, phase, progress, input, result, error, times in ms."""
         return self.of_run(run_id)[0]
 
+    def runs(self, shard: int) -> str:
+        """The stem of the keys of a shard's runs: a run id follows."""
+        return _shared(shard, "run:")
+
     def journal(self, run_id: str) -> str:
         """Hash: await number -> its entry; `await.part` -> the part's outcome."""
         return self.of_run(run_id)[1]

@@ -111,9 +111,13 @@ class ApiHandler(TabHandler):
 
     def answer(self, value: Any) -> None:
         """End with a JSON value."""
+        self.answer_text(json.dumps(value))
+
+    def answer_text(self, text: str) -> None:
+        """End with a JSON value that is in words already."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(value))
+        self.finish(text)
 
 
 @cache

@@ -109,7 +109,7 @@ class Run(ApiHandler):
     @authenticated
     async def get(self, run_id: str) -> None:
         """Its model, see `status.detail`."""
-        self.answer(await self.read(lambda source: source.run(check_run_id(run_id))))
+        self.answer_text(await self.read(lambda source: source.run_text(check_run_id(run_id))))
 
 
 class Step(ApiHandler):

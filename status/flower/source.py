@@ -111,11 +111,26 @@ class Source:
         Raises:
             RunNotFound: There is no such run.
         """
+        whole, now_ms = self._run(run_id)
+        return whole | {"now_ms": now_ms, "version": _version(json.dumps(whole))}
+
+    def run_text(self, run_id: str) -> str:
+        """The same as JSON. It may be long: it is put into words once, for its version and its reader.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        whole, now_ms = self._run(run_id)
+        text = json.dumps(whole)
+        return f'{{"now_ms": {now_ms}, "version": "{_version(text)}", {text[1:]}'
+
+    def _run(self, run_id: str) -> tuple[dict[str, Any], int]:
+        """All but the time, and the time."""
         model, sagas = self._details.of(run_id), self._sagas(run_id)
         owes = model["head"]["final"] and any(entry["owed"] for entry in sagas["entries"])
         acts = {f"undo_{verb}": owes for verb in here.undo_acts}
-        whole = model | {"sagas": sagas, "can": model["can"] | acts}
-        return whole | {"version": _version(whole)}
+        now_ms = model.pop("now_ms")
+        return model | {"sagas": sagas, "can": model["can"] | acts}, now_ms
 
     def step(self, run_id: str, place: str) -> dict[str, Any]:
         """What came of one step."""
@@ -154,7 +169,6 @@ class Source:
         return {"entries": entries, "trouble": None}
 
 
-def _version(model: dict[str, Any]) -> str:
+def _version(text: str) -> str:
     """Of all but the time: a page that has this one need not be told it again."""
-    text = json.dumps({name: value for name, value in model.items() if name != "now_ms"})
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -61,7 +61,35 @@ def test_runs_of_the_same_moment_are_all_found(redis_client):
     browser = Browser(redis_client, keys)
 
     assert ids(browser, Wanted(), 20) == sorted(names, reverse=True)
+    assert ids(browser, Wanted(workflow="w"), 7) == sorted(names, reverse=True)
+    assert ids(browser, Wanted(text="R1"), 7, budget_s=0) == [n for n in sorted(names, reverse=True) if "r1" in n]
     redis_client.flushall()
+
+
+def test_a_search_gives_a_run_that_is_in_two_indexes_once(browser, redis_client):
+    """It changes its state between two looks."""
+    keys = Keys()
+    shard = keys.shard_of("order-000201")
+    ms = redis_client.zscore(keys.state(shard, "completed"), "order-000201")
+    redis_client.zadd(keys.state(shard, "running"), {"order-000201": ms})
+
+    assert ids(browser, Wanted(text="r-00020"), 3) == [f"order-00020{n}" for n in reversed(range(10))]
+    redis_client.zrem(keys.state(shard, "running"), "order-000201")
+
+
+def test_a_search_that_has_come_to_the_end_says_so(browser, redis_client):
+    page = browser.page(Wanted(workflow="no.such"), budget_s=0)
+    while page.cursor:
+        page = browser.page(Wanted(workflow="no.such"), budget_s=0, cursor=page.cursor)
+        assert page.looked_ms is None or page.looked_ms > 0
+
+    assert page == Listing((), None, None)
+
+
+def test_a_search_works_on_a_server_that_has_forgotten_its_scripts(browser, redis_client):
+    redis_client.script_flush()
+
+    assert ids(browser, Wanted(workflow="reports.build"), 50) == []
 
 
 def test_runs_are_filtered_by_state_workflow_and_a_part_of_the_id(browser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -125,7 +126,7 @@ def test_a_page_that_something_is_wrong_with_keeps_no_other_waiting(feed, redis_
 
 def test_a_run_that_the_page_has_read_is_not_told_again(feed, redis_client):
     Filler(redis_client).wide("wide", 50)
-    version = Source(gallery.app).run("wide")["version"]
+    version = json.loads(Source(gallery.app).run_text("wide"))["version"]
     told, fresh = Told(), Told()
 
     feed.open(RunView("wide", version, told))
