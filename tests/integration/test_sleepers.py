@@ -44,13 +44,15 @@ class Looking(Sweeper):
 
     def second(self) -> dict[str, int]:
         """One look at everything: what it asked of Redis, by command, and how much it was told."""
-        redis = self.engine.store.redis
+        redis, keys = self.engine.store.redis, self.engine.store.keys
         for shard in self._shards:
-            redis.delete(self.engine.store.keys.raised(shard))  # a second has passed
+            # A second has passed, and the lease is taken anew: whether it has run out depends on how busy this machine is.
+            redis.delete(keys.raised(shard), keys.lease(shard))
         self._next_sweep_s = 0.0
         redis.config_resetstat()
         self.round()
         stats = {name: row["calls"] for name, row in redis.info("commandstats").items()}
+        stats.pop("cmdstat_ping", None)  # a connection that has rested for long is tried first
         return stats | {"bytes": redis.info("stats")["total_net_output_bytes"]}
 
     def repair(self, run_id: str, n: str, p: str) -> None:
