@@ -62,6 +62,7 @@ class Definition(_Task[P, R_co]):
     abstract = True
     codec: Codec
     idempotent = True
+    queue: str
     Request = "canvas.request:StepRequest"
     _queues: dict[Any, str]
 
@@ -69,6 +70,21 @@ class Definition(_Task[P, R_co]):
         super().__init__()
         # Routes don't change while a process lives, and asking them costs more than a call.
         self._queues = {}
+
+    @classmethod
+    def bind(cls, app: Any) -> Any:
+        """Join an app: Celery calls this for each class that it makes of a declaration.
+
+        Celery warns of a queue in a declaration, for its version 6 will not look at it. `queue_of` always will, so there is
+        nothing to warn of.
+        """
+        queue = cls.__dict__.get("queue")
+        if queue is not None:
+            del cls.queue
+        bound = super().bind(app)
+        if queue is not None:
+            cls.queue = queue
+        return bound
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """A call with these arguments: await it in a workflow, or give it to any Celery canvas.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from celery import Celery
 
-from canvas import step
+from canvas import Run, step, workflow
 
 
 @pytest.fixture
@@ -31,3 +31,19 @@ def test_the_calls_queue_comes_before_the_declarations_and_that_before_the_route
     task = app.tasks[name]
 
     assert task.queue_of({"queue": given} if given else {}) == goes_to
+
+
+def test_a_queue_in_a_declaration_is_no_warning_and_stays_that_of_the_task(app, recwarn):
+    """Celery warns of it, for it will not look at it any more. Here it is looked at."""
+
+    @step(name="warned", queue="parcels")
+    def walk() -> None: ...
+
+    @workflow(name="warned.flow", queue="parcels")
+    async def flow(run: Run) -> None: ...
+
+    for task in (app.tasks["warned"], app.tasks["warned.flow"]):
+        task.bind(app)  # as Celery does again for a worker
+        assert (task.queue_of({}), task.queue) == ("parcels", "parcels")
+        assert task._get_exec_options()["queue"] == "parcels"
+    assert [str(one.message) for one in recwarn] == []
