@@ -75,8 +75,8 @@ class Definition(_Task[P, R_co]):
     def bind(cls, app: Any) -> Any:
         """Join an app: Celery calls this for each class that it makes of a declaration.
 
-        Celery warns of a queue in a declaration, for its version 6 will not look at it. `queue_of` always will, so there is
-        nothing to warn of.
+        Celery warns of a queue in a declaration, for its version 6 will not look at it. `queue_of` always will, so
+        there is nothing to warn of.
         """
         queue = cls.__dict__.get("queue")
         if queue is not None:
