@@ -46,7 +46,7 @@ class Looking(Sweeper):
         """One look at everything: what it asked of Redis, by command, and how much it was told."""
         redis, keys = self.engine.store.redis, self.engine.store.keys
         for shard in self._shards:
-            # A second has passed, and the lease is taken anew: whether it has run out depends on how busy the machine is.
+            # A second has passed. The lease is taken anew: whether it has run out depends on how busy the machine is.
             redis.delete(keys.raised(shard), keys.lease(shard))
         self._next_sweep_s = 0.0
         redis.config_resetstat()
