@@ -190,7 +190,8 @@ class Run:
         round remembers it gives to the next as an argument. Nothing that follows is run.
 
         Args:
-            args, kwargs: As the workflow takes them.
+            *args: As the workflow takes them.
+            **kwargs: Likewise.
 
         Raises:
             PayloadError: An argument does not fit.

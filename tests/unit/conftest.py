@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from sqlalchemy import create_engine, text
 from saga import database
 from shop import PRODUCTS, Shop
 from tasks import loading
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -41,3 +45,19 @@ def shop(sql_url: str, monkeypatch: pytest.MonkeyPatch) -> Shop:
     engine = database.engine()
     loading.seed(engine, PRODUCTS)
     return Shop(engine)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of the documentation, built strictly."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    # A proxy that is not there: whoever asks for something outside hears so.
+    env = os.environ | {
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "NO_MKDOCS_2_WARNING": "1",
+    }
+    built = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=110, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
