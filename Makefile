@@ -8,6 +8,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := $(shell command -v uv)
 BIN := .venv/bin
 
+# Tests that run side by side, each with servers and workers of its own: mostly they wait.
+JOBS ?= 3
+
 # One lock for everything, the tools of `make test` among it: the demo of a bare machine and CI then
 # run on the very same versions, and a second file could only drift. It holds names, versions and
 # hashes, and never a host: whatever index pip is set up for serves it.
@@ -35,8 +38,9 @@ test: .venv/.stamp  ## format, lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests --ignore tests/ui
-	$(BIN)/python -m pytest tests/ui  # a process of its own: a browser's event loop stays in the one that drives it
+	$(BIN)/python -m pytest tests --ignore tests/ui -m "not alone" -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest tests --ignore tests/ui -m alone
+	$(BIN)/python -m pytest tests/ui -n $(JOBS) --dist loadfile  # a browser's event loop stays in the process that drives it
 
 check: .venv/.stamp  ## what to run before each commit: format, lint, types, unit tests
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -26,6 +27,8 @@ READY_S = 30.0
 #: A warm stop waits for the tasks that run; what takes longer is killed.
 STOP_S = 10.0
 _LOOK_EVERY_S = 0.02
+#: Tests that run side by side may have set the usual one to the same seed.
+_RANDOM = random.SystemRandom()
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: the child must not import anything.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -44,11 +47,16 @@ def _die_with(parent_pid: int) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A TCP port of 127.0.0.1 that nobody listens on at this moment.
+
+    None of those that a system gives to whoever connects: a server that is killed shall find its port free again,
+    whatever else runs on this machine meanwhile.
+    """
+    while True:
+        port = _RANDOM.randrange(10_000, 32_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Child:

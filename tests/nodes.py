@@ -174,9 +174,9 @@ class Workers:
         return node
 
     def stop(self) -> None:
-        """End all of them, the last one first."""
+        """End all of them. They are killed: how a worker stops is asked where a test stops one."""
         for node in reversed(self._started):
-            node.stop()
+            node.kill()
 
 
 def _signal_number(name: str | int | None) -> int:

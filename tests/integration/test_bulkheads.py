@@ -92,6 +92,7 @@ def compare(orders: Orders, shop: Any, redis_client: Any, number: int) -> tuple[
     return idle, beside
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_batch_of_5000_leaves_the_latency_of_an_order_within_twice_of_idle(
     shop: Any, redis_client: Any, tmp_path: Path
