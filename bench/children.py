@@ -221,8 +221,9 @@ class Worker(Child):
         name: str = "worker",
         loglevel: str = "INFO",
         options: Sequence[str] = (),
+        module: str = "celery",
     ) -> None:
-        command = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool, "-c", str(concurrency)]
+        command = [sys.executable, "-m", module, "-A", app, "worker", "-P", pool, "-c", str(concurrency)]
         command += ["-n", f"{name}@%h", "--loglevel", loglevel, *options]
         if queues:
             command += ["-Q", ",".join(queues)]

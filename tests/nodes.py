@@ -167,6 +167,8 @@ class Workers:
             name=name,
             loglevel=loglevel,
             options=options,
+            # Who brings a path of their own has a folder as a user has it.
+            module="celery" if "PYTHONPATH" in (env or {}) else "quick_celery",
         )
         self._started.append(node)
         self._on_start(node)

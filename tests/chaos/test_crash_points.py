@@ -159,6 +159,7 @@ def test_killed_at_each_point_of_a_pool_process(crashing, crew, marks, tmp_path)
         assert_right(crashing, run_id, marks, tmp_path)
 
 
+@pytest.mark.timeout(300)  # workers start twenty times
 def test_killed_at_each_point_of_a_worker(crashing, crew, marks, tmp_path):
     supervised = crew(2, concurrency=3)
     for run_id in IN_PARENTS:
@@ -166,7 +167,7 @@ def test_killed_at_each_point_of_a_worker(crashing, crew, marks, tmp_path):
     for when in BOTH:
         (marks / f"arm.sweep.{when}").touch()
 
-    supervised.until(lambda: ended(IN_PARENTS), "all have ended", 90)
+    supervised.until(lambda: ended(IN_PARENTS), "all have ended", 180)
 
     assert {mark.name for mark in marks.glob("*sweep*")} == {"sweep.before.1", "sweep.after.1"}
     for run_id in IN_PARENTS:

@@ -131,9 +131,10 @@ def _open_at(url: str, barrier: threading.Barrier) -> None:
 
 
 def test_processes_that_start_together_make_the_tables_once(url: str) -> None:
-    fork = multiprocessing.get_context("fork")
-    barrier = fork.Barrier(4)
-    children = [fork.Process(target=_open_at, args=(url, barrier)) for _ in range(4)]
+    # Anew: a process that is forked has the locks of threads that are not there.
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(4)
+    children = [spawn.Process(target=_open_at, args=(url, barrier)) for _ in range(4)]
     for child in children:
         child.start()
     for child in children:
