@@ -234,9 +234,9 @@ def _charge_at(url: str, barrier: threading.Barrier) -> None:
 
 
 def test_two_processes_with_one_key_have_one_effect(url: str) -> None:
-    fork = multiprocessing.get_context("fork")
-    barrier = fork.Barrier(2)
-    children = [fork.Process(target=_charge_at, args=(url, barrier)) for _ in range(2)]
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    children = [spawn.Process(target=_charge_at, args=(url, barrier)) for _ in range(2)]
     for child in children:
         child.start()
     for child in children:
