@@ -80,25 +80,33 @@ def current_step() -> CurrentStep:
     return _here.step
 
 
-@contextmanager
-def running_as(step: CurrentStep) -> Iterator[CurrentStep]:
+# Classes, and not generators with `@contextmanager`: these are entered at each step and at each await.
+class running_as:  # noqa: N801  # reads as a function
     """Let `current_step()` answer `step` in this thread."""
-    before, _here.step = _here.step, step
-    try:
-        yield step
-    finally:
-        _here.step = before
+
+    def __init__(self, step: CurrentStep) -> None:
+        self._step, self._before = step, _here.step
+
+    def __enter__(self) -> CurrentStep:
+        self._before, _here.step = _here.step, self._step
+        return self._step
+
+    def __exit__(self, *_: object) -> None:
+        _here.step = self._before
 
 
-@contextmanager
-def in_workflow(name: str) -> Iterator[None]:
+class in_workflow:  # noqa: N801  # reads as a function
     """Say that this thread replays a workflow."""
-    before, before_step = _here.workflow, _here.step
-    _here.workflow, _here.step = name, None
-    try:
-        yield
-    finally:
-        _here.workflow, _here.step = before, before_step
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._before = _here.workflow, _here.step
+        _here.workflow, _here.step = self._name, None
+
+    def __exit__(self, *_: object) -> None:
+        _here.workflow, _here.step = self._before
 
 
 @contextmanager

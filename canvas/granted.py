@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from billiard import current_process
@@ -89,21 +89,28 @@ def room_for(run_id: str, step: str) -> int:
     return min(TOGETHER, SLOT_SIZE // (LINE_SIZE + len(run_id) + len(step.encode())))
 
 
+def said_of(ref: PartRef, step: str) -> str:
+    """What this process says of a step that it has in place."""
+    return f" {os.getpid()} {ref.message_id} {step}"
+
+
 class Holding:
     """The claims that one turn has on steps in place: this worker vouches for them until they are let go."""
 
     def __init__(self) -> None:
+        self._slot = _slot()
         self._tokens: tuple[str, ...] = ()
 
-    def hold(self, claims: Iterable[tuple[PartRef, str, str]], running: str = "") -> None:
-        """These and no others: part, token and task of each; `running` is the token of the one that runs now."""
-        pid = os.getpid()
-        lines = {
-            token: f"{'*' if token == running else '-'} {pid} {ref.message_id} {task}" for ref, token, task in claims
-        }
-        slot = _slot()
-        if slot is not None:
-            _write(slot, lines)
+    def hold(self, claims: Mapping[str, str], running: str = "") -> None:
+        """These and no others.
+
+        Args:
+            claims: Token -> what is said of it, see `said_of`.
+            running: The token of the step that runs now.
+        """
+        lines = {token: ("*" if token == running else "-") + what for token, what in claims.items()}
+        if self._slot is not None:
+            _write(self._slot, lines)
             return
         for token in self._tokens:
             _here.pop(token, None)
@@ -112,7 +119,7 @@ class Holding:
 
     def let_go(self) -> None:
         """Of all of them."""
-        self.hold(())
+        self.hold({})
 
 
 def in_place() -> list[Held]:

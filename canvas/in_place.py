@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from canvas.call import Call
     from canvas.engine import Engine
+    from canvas.publisher import Message
     from canvas.replay import Asks
     from canvas.step import Step
 
@@ -104,16 +105,17 @@ class InPlace:
 
     def choose(self, run_id: str, asks: Asks) -> Chosen | None:
         """What of an await is run here."""
-        if any(part.kind != "step" for part in asks.parts):
+        if not asks.parts or any(part.kind != "step" for part in asks.parts):
             return None
         # What was submitted by itself is opened by whoever comes, who may not know its steps.
         if not all(hasattr(part, "plan") for part in asks.recipe.parts):
             return None
         chosen: list[Wanted] = []
-        left_s, room = TOGETHER_S, granted.TOGETHER
+        left_s, longest_name = TOGETHER_S, max((_call_of(asks, p).task_name for p in range(len(asks.parts))), key=len)
+        room = granted.room_for(run_id, longest_name)
         for p, part in enumerate(asks.parts):
-            step = _call_of(asks, p).definition
-            cost_s, room = self._cost_s(_call_of(asks, p), part), min(room, granted.room_for(run_id, step.name))
+            call = _call_of(asks, p)
+            step, cost_s = call.definition, self._cost_s(call, part)
             # One that must not run twice is claimed by itself: were the process to die before it, it might have run.
             if cost_s is not None and len(chosen) < room and (not chosen or (cost_s <= left_s and step.idempotent)):
                 chosen.append(self._wanted(asks, p))
@@ -164,15 +166,14 @@ class InPlace:
             spec = self.engine.spec_of(part)
             step: Any = self.engine.app.tasks[spec["task"]]
             here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
-            self.holding.hold([(part.ref, here.token, step.name)], here.token)
-            self.run(part.ref, spec, workflow, here)
+            self.holding.hold({here.token: granted.said_of(part.ref, step.name)}, here.token)
+            self.run(part.ref, self.engine.publisher.step(part.ref, spec, workflow), here)
             ending, wanted = here.ending, here.wanted
         self.over()
         return ending
 
-    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
-        """What a pool process does with a message, without the message."""
-        message = self.engine.publisher.step(ref, spec, workflow)
+    def run(self, ref: PartRef, message: Message, here: Here) -> None:
+        """What a pool process does with a message, without sending it."""
         tell_publishing(message)
         args, kwargs, embed = message.body
         request = {
@@ -180,7 +181,7 @@ class InPlace:
             **embed,
             "hostname": self.place.where,
             "delivery_info": {"exchange": "", "routing_key": message.queue, "priority": 0, "redelivered": False},
-            "correlation_id": ref.message_id,
+            "correlation_id": message.headers["id"],
             "reply_to": "",
             "is_eager": False,
             "celeriac_token": here.token,
@@ -192,7 +193,7 @@ class InPlace:
         if self._teller:
             self._teller.begins(message)
         with tracing.below(self.engine.store, ref.run_id, ref.nonce):
-            traced = trace_task(task, ref.message_id, args, kwargs, request, app=self.engine.app)
+            traced = trace_task(task, message.headers["id"], args, kwargs, request, app=self.engine.app)
         if self._teller:
             self._teller.ended(message, traced)
 

@@ -38,21 +38,22 @@ def open_await(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Ch
     if not wrote_ahead(engine, record, run):
         return True
     asks = _named(run, asks)
-    opening = going_on(engine, record, lambda: _record(engine, record, run, asks, here))
-    return True if opening is None else _follow(engine, record, run, asks, opening, here=here)
+    nonce = nonce_of(run.generations.of_await(asks.n))
+    series = Series(here, record, asks, nonce) if here else None
+    opening = going_on(engine, record, lambda: _record(engine, record, run, asks, nonce=nonce, series=series))
+    return True if opening is None else _follow(engine, record, run, asks, opening, series=series)
 
 
 def _follow(
-    engine: Engine, record: RunRecord, run: Run, asks: Asks, opening: Opening, *, here: Chosen | None
+    engine: Engine, record: RunRecord, run: Run, asks: Asks, opening: Opening, *, series: Series | None
 ) -> bool | RunRecord:
     match opening.code:
         case "opened":
             run.let_out()
             _tell(engine, record, run)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
-        case "granted" if here:
-            # First of all, for nobody vouches for the claims before it is made.
-            series = Series(here.by, record, asks, opening, here)
+        case "granted" if series:
+            series.granted(opening.grants)  # first of all, for nobody vouches for its claims before
             run.let_out()
             _tell(engine, record, run)
             return _run_here(engine, record, asks, opening, series)
@@ -80,13 +81,13 @@ def _named(run: Run, asks: Asks) -> Asks:
     return asks
 
 
-def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chosen | None) -> Opening:
+def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, *, nonce: str, series: Series | None) -> Opening:
     recipe = asks.recipe
     return engine.store.open_join(
         record.run_id,
         asks.n,
         seen=seen_of(record, asks.n),
-        nonce=nonce_of(run.generations.of_await(asks.n)),
+        nonce=nonce,
         fingerprint=recipe.fingerprint,
         policy=recipe.policy,
         parts=asks.parts,
@@ -95,10 +96,11 @@ def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Chose
         state=recipe.state,
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
-        wanted=here.wanted if here else (),
+        wanted=series.wanted if series else (),
         news=run.news(),
         line=asks.line,
         ahead=record.ahead,
+        meanwhile=series.prepare if series else None,
     )
 
 

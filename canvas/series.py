@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic_core import from_json
 
+from canvas import granted
 from canvas.payload import compact
 from canvas.perform import Here
 from status.ahead import Ahead, Finish, GivenBack
-from status.records import Grant, Opening, PartRef, RunRecord, Wanted
+from status.records import Grant, PartRef, RunRecord, Wanted
 
 if TYPE_CHECKING:
     from canvas.call import Call
-    from canvas.in_place import Chosen, InPlace
+    from canvas.in_place import Chosen
+    from canvas.publisher import Message
     from canvas.replay import Asks
     from canvas.step import Step
 
@@ -42,19 +44,35 @@ class Performed(NamedTuple):
 
 
 class Series:
-    """The parts of one await that this process has claimed. The worker vouches for them from when this is made.
+    """The parts of one await that this process asks for, and is granted all at once.
 
     Attributes:
+        wanted: The claims on them.
         parts: Their numbers.
     """
 
-    def __init__(self, by: InPlace, record: RunRecord, asks: Asks, opening: Opening, chosen: Chosen) -> None:
-        self._since_s = monotonic()
-        self._by, self._record, self._asks, self._nonce = by, record, asks, opening.nonce
-        self.parts = {wanted.p for wanted in chosen.wanted}
-        self._todo: deque[tuple[Wanted, Grant]] = deque(zip(chosen.wanted, opening.grants, strict=True))
+    def __init__(self, chosen: Chosen, record: RunRecord, asks: Asks, nonce: str) -> None:
+        self._by, self._record, self._asks, self._nonce = chosen.by, record, asks, nonce
+        self.wanted, self.parts = chosen.wanted, {wanted.p for wanted in chosen.wanted}
+        self._messages: dict[str, Message] = {}
+        self._said: dict[str, str] = {}
+        self._todo: deque[tuple[Wanted, Grant]] = deque()
         self._kept: list[Finish] = []
-        self._claims = [(self._ref(wanted), wanted.token, self._step(wanted).name) for wanted in chosen.wanted]
+        self._since_s = 0.0
+
+    def prepare(self) -> None:
+        """Make what would be their messages, while Redis decides whose they are."""
+        publisher, workflow = self._by.engine.publisher, self._record.workflow
+        for wanted in self.wanted:
+            # Read anew: the step may change its arguments, and the workflow may have them still.
+            spec, ref = from_json(self._asks.parts[int(wanted.p)].spec), self._ref(wanted)
+            self._messages[wanted.p] = publisher.step(ref, spec, workflow)
+            self._said[wanted.token] = granted.said_of(ref, self._step(wanted).name)
+
+    def granted(self, grants: Sequence[Grant]) -> None:
+        """They are this process', and the worker vouches for them from now on."""
+        self._since_s = monotonic()
+        self._todo.extend(zip(self.wanted, grants, strict=True))
         self._hold()
 
     def run(self) -> Performed:
@@ -85,7 +103,7 @@ class Series:
 
     def _hold(self, running: str = "") -> None:
         """Let the worker know of the claims, and which of them is of the step that runs now."""
-        self._by.holding.hold(self._claims, running)
+        self._by.holding.hold(self._said, running)
 
     def _one(self) -> Here:
         wanted, grant = self._todo.popleft()
@@ -96,9 +114,7 @@ class Series:
         here.before = self._kept
         here.unbegun = self._given_back() if self._asks.recipe.policy == "all" else ()
         self._hold(wanted.token)
-        # Read anew: the step may change its arguments, and the workflow may have them still.
-        spec = from_json(self._asks.parts[int(wanted.p)].spec)
-        self._by.run(self._ref(wanted), spec, self._record.workflow, here)
+        self._by.run(self._ref(wanted), self._messages[wanted.p], here)
         return here
 
     def _recorded(self, here: Here) -> Performed | None:

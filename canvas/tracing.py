@@ -6,8 +6,8 @@ run: also what a sweep sends again, or another worker goes on with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from status.errors import ErrorInfo
@@ -39,6 +39,7 @@ class Spans(Protocol):
 
 
 _spans: Spans | None = None
+_NOTHING = nullcontext("")
 
 
 def use(spans: Spans | None) -> None:
@@ -52,18 +53,12 @@ def submitting(run_id: str, workflow: str) -> AbstractContextManager[str]:
     return nullcontext("") if _spans is None else _spans.submitting(run_id, workflow)
 
 
-@contextmanager
-def below(store: Store, run_id: str, nonce: str = "") -> Iterator[str]:
+def below(store: Store, run_id: str, nonce: str = "") -> AbstractContextManager[str]:
     """Something is published for a run, or for an await of it, within; gives what a child is to remember, or ''."""
-    if _spans is None:
-        yield ""
-        return
-    fields = store.trace_of(run_id)
-    if not fields:  # it is gone
-        yield ""
-        return
-    with _spans.below(run_id, nonce, fields) as known:
-        yield known
+    fields = store.trace_of(run_id) if _spans is not None else None
+    if _spans is None or not fields:  # it is gone
+        return _NOTHING
+    return _spans.below(run_id, nonce, fields)
 
 
 def decided(record: RunRecord) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -103,19 +103,24 @@ class Scripts:
         self._mine = threading.local()
         self._met = ""  # the run id of the server whose shards know of it
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], meanwhile: Callable[[], object] | None = None
+    ) -> Any:
         """Run a transition; load it first if this server does not know it (new, restarted or failed over).
 
         Sent again when its answer is lost: the arguments carry a token, and the same token gets the same answer.
+
+        Args:
+            meanwhile: Called when it is sent, each time: something to do until the answer comes.
 
         Raises:
             RedisError: Redis does not answer, or refuses to write.
         """
         try:
-            return self._patiently(("EVALSHA", digest(name), len(keys), *keys, *args))
+            return self._patiently(("EVALSHA", digest(name), len(keys), *keys, *args), meanwhile)
         except NoScriptError:
             # EVAL both runs it and makes it known.
-            return self._patiently(("EVAL", source(name), len(keys), *keys, *args))
+            return self._patiently(("EVAL", source(name), len(keys), *keys, *args), meanwhile)
 
     def connect(self, within_s: float) -> None:
         """Connect this thread now rather than at its first call.
@@ -131,22 +136,24 @@ class Scripts:
             finally:
                 connection.socket_connect_timeout = usual_s
 
-    def _patiently(self, command: tuple[Any, ...]) -> Any:
+    def _patiently(self, command: tuple[Any, ...], meanwhile: Callable[[], object] | None) -> Any:
         connection = self._connection()
         try:
-            return self._send(connection, command)
+            return self._send(connection, command, meanwhile)
         except (ConnectionError, TimeoutError, OSError):
             return connection.retry.call_with_retry(
-                lambda: self._send(connection, command), lambda _error: connection.disconnect()
+                lambda: self._send(connection, command, meanwhile), lambda _error: connection.disconnect()
             )
 
-    def _send(self, connection: Any, command: tuple[Any, ...]) -> Any:
+    def _send(self, connection: Any, command: tuple[Any, ...], meanwhile: Callable[[], object] | None) -> Any:
         # Over a connection that this thread keeps: redis-py's own way through its pool costs more than the script.
         try:
             if not connection.is_connected:
                 # Here and not in the middle of a command, where it would be tried as often again.
                 connection.connect_check_health(check_health=False, retry_socket_connect=False)
             connection.send_packed_command([pack_command(command)])
+            if meanwhile is not None:
+                meanwhile()
             return connection.read_response()
         except ReadOnlyError:
             connection.disconnect()  # a replica, perhaps of late: the address may lead to the primary by now

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 from redis import Redis
@@ -67,8 +66,8 @@ class Store(
         self.grace = Grace(self._scripts, self.keys)
         self.journals = Journals(settings.journals_mb * 1024 * 1024)
 
-    def _call(self, name: str, run_id: str, *args: Any) -> Any:
-        return self._scripts.call(name, self.keys.of_run(run_id), args)
+    def _call(self, name: str, run_id: str, *args: Any, meanwhile: Callable[[], object] | None = None) -> Any:
+        return self._scripts.call(name, self.keys.of_run(run_id), args, meanwhile)
 
     def connect(self, within_s: float) -> None:
         """Connect this thread now rather than at its first transition.
@@ -161,13 +160,12 @@ class Store(
     def load_to_go_on(self, run_id: str) -> RunRecord | None:
         """The same for a turn: it reads what this process has not read before. See `read.lua`."""
         known = self.journals.get(run_id)
-        if known is None:
-            record = self.load(run_id)
-            return record and replace(record, journal=self.journals.read(run_id, record.fields, record.journal))
-        run, added, *in_part = self._call("read", run_id, known.mark)
+        run, added, *in_part = self._call("read", run_id, known.mark if known else "")
         fields = mapping(run)
+        if not fields.get("workflow"):
+            return None
         journal = self.journals.read(run_id, fields, mapping(added), known if in_part else None)
-        return RunRecord(run_id, fields, journal) if fields else None
+        return RunRecord(run_id, fields, journal)
 
     def open_join(
         self,
@@ -188,6 +186,7 @@ class Store(
         news: News | None = None,
         line: str = "",
         ahead: Ahead | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Opening:
         """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`.
 
@@ -195,6 +194,7 @@ class Store(
             wanted: The parts that this process runs itself.
             line: Where it is awaited (file:line), for people.
             ahead: See `advance`.
+            meanwhile: Called while Redis works, perhaps more than once.
         """
         what = f"{fingerprint}\n{line}"
         args: list[Any] = [n, seen, nonce, what, policy, need, state, int(undo), timeout_ms, *claims_wanted(wanted)]
@@ -203,7 +203,7 @@ class Store(
             args += batch.arguments()
         for part in parts:
             args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
-        answer = self._after(ahead, run_id, "open_join", args)
+        answer = self._after(ahead, run_id, "open_join", args, meanwhile)
         if answer is None:
             return Opening("moved", nonce)
         if answer[0] == "granted":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from status.ahead import Ahead, Finish, GivenBack
@@ -15,7 +15,7 @@ class AheadTransitions:
 
     journals: Journals
 
-    def _call(self, name: str, run_id: str, *args: Any) -> Any:
+    def _call(self, name: str, run_id: str, *args: Any, meanwhile: Callable[[], object] | None = None) -> Any:
         raise NotImplementedError
 
     def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
@@ -47,16 +47,23 @@ class AheadTransitions:
         answer = self._call("give_back", run_id, *[value for claim in claims for value in claim])
         return self._ending(run_id, claims[0].n, answer)
 
-    def _after(self, ahead: Ahead | None, run_id: str, name: str, args: Sequence[Any]) -> Any:
+    def _after(
+        self,
+        ahead: Ahead | None,
+        run_id: str,
+        name: str,
+        args: Sequence[Any],
+        meanwhile: Callable[[], object] | None = None,
+    ) -> Any:
         """Make a transition, of a turn that may be ahead of the journal: only after that has caught up.
 
         Returns:
             The answer; None: what was recorded is not what the turn has gone on with.
         """
         if ahead is None or ahead.recorded:
-            return self._call(name, run_id, *args)
+            return self._call(name, run_id, *args, meanwhile=meanwhile)
         flat = [value for finish in ahead.finishes for value in _said("finish", finish.arguments())]
-        answers = self._call("advance", run_id, *flat, *_said(name, args))
+        answers = self._call("advance", run_id, *flat, *_said(name, args), meanwhile=meanwhile)
         count, n = len(ahead.finishes), ahead.finishes[-1].ref.n
         ahead.endings = [self._ending(run_id, n, answer) for answer in answers[:count]]
         ahead.recorded = len(answers) > count

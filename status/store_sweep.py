@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from redis import Redis
@@ -106,6 +107,8 @@ class SweepTransitions:
 
     def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
         code, stop, part, *more = answer
+        if not (stop or part or more):
+            return _plain(code)
         start = tuple(self._publishable(run_id, n, part))
         if code != "decided":
             return Ending(code, claims_of(stop), start, grant=Grant("granted", *map(int, more[0])) if more else None)
@@ -120,3 +123,8 @@ class SweepTransitions:
         if part:
             p, attempt, spec, nonce, undoes = part
             yield Publishable(PartRef(run_id, n, p, nonce, int(attempt)), spec, undoes)
+
+
+@lru_cache  # most endings ask for nothing
+def _plain(code: str) -> Ending:
+    return Ending(code)

@@ -57,13 +57,15 @@ class VirtualScripts(Scripts):
         super().__init__(redis, keys)
         self._boundary = boundary
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], meanwhile: Callable[[], object] | None = None
+    ) -> Any:
         self._boundary("before", name)
         text, digest = source(name)
         try:
-            answer = self._patiently(("EVALSHA", digest, len(keys), *keys, *args))
+            answer = self._patiently(("EVALSHA", digest, len(keys), *keys, *args), meanwhile)
         except NoScriptError:
-            answer = self._patiently(("EVAL", text, len(keys), *keys, *args))
+            answer = self._patiently(("EVAL", text, len(keys), *keys, *args), meanwhile)
         self._boundary("after", name)
         return answer
 

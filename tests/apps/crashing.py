@@ -81,9 +81,9 @@ def _around(run_id: str, name: str) -> Iterator[None]:
 def _hook() -> None:
     call, send = Scripts.call, Publisher._send
 
-    def call_or_die(self: Scripts, name: str, keys: Any, args: Any) -> Any:
+    def call_or_die(self: Scripts, name: str, keys: Any, args: Any, meanwhile: Any = None) -> Any:
         with _around(keys[0].partition(":run:")[2], name):
-            return call(self, name, keys, args)
+            return call(self, name, keys, args, meanwhile)
 
     def send_or_die(self: Publisher, messages: Any) -> None:
         headers = messages[0].headers if messages else {"id": "", "root_id": ""}

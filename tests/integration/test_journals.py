@@ -33,8 +33,8 @@ class Workers(Runs):
     def _listen(self, process: Store) -> None:
         call = process._call
 
-        def heard(name: str, *args: Any) -> Any:
-            answer = call(name, *args)
+        def heard(name: str, *args: Any, **more: Any) -> Any:
+            answer = call(name, *args, **more)
             if name == "read" or (name == "finish" and len(answer) > 4):
                 self.read.append(len(answer[1 if name == "read" else 4]))
             return answer

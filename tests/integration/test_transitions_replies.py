@@ -90,8 +90,8 @@ def lose_a_reply(run: Runs, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     scripts = run.store._scripts
     send, lost = scripts._send, []
 
-    def losing(connection: Any, command: tuple[Any, ...]) -> Any:
-        answer = send(connection, command)
+    def losing(connection: Any, command: tuple[Any, ...], meanwhile: Any) -> Any:
+        answer = send(connection, command, meanwhile)
         if not lost:
             lost.append(command[0])
             connection.disconnect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -14,14 +14,15 @@ from canvas.in_place import InPlace, Place
 from canvas.perform import limits
 from simulation.broker import Sent
 from simulation.hosts import Job, SimRequest
-from status.records import NONE_WANTED, Wanted
+from status.records import NONE_WANTED, PartRef, Wanted
 
 if TYPE_CHECKING:
     from canvas.perform import Here
+    from canvas.publisher import Message
     from canvas.step import Step
     from simulation.hosts import Child
     from simulation.world import World
-    from status.records import NewPart, PartRef
+    from status.records import NewPart
 
 
 class SimHolding(granted.Holding):
@@ -33,11 +34,14 @@ class SimHolding(granted.Holding):
         self.rows: list[tuple[SimRequest, bool]] = []
         child.holding = self
 
-    def hold(self, claims: Iterable[tuple[PartRef, str, str]], running: str = "") -> None:
+    def hold(self, claims: Mapping[str, str], running: str = "") -> None:
         if self._child.dead:
             return
         self.drop()
-        for ref, token, task in claims:
+        for token, said in claims.items():
+            _, _, message_id, task = said.split(" ", 3)
+            ref = PartRef.parse(message_id)
+            assert ref is not None
             sent = Sent("", {}, None, self._world.now_ms)
             request = SimRequest(self._child.host, self._world.app.tasks[task], sent, ref, token)
             self.rows.append((request, token == running))
@@ -71,9 +75,8 @@ class SimInPlace(InPlace):
             return NONE_WANTED
         return Wanted("+", uuid4().hex, self._host.name, *limits(step, step.policy, 1))
 
-    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
+    def run(self, ref: PartRef, message: Message, here: Here) -> None:
         world, child = self._world, self._world.current
-        message = self.engine.publisher.step(ref, spec, workflow)
         args, kwargs, embed = message.body
         task = world.app.tasks[message.headers["task"]]
         sent = Sent(message.queue, message.headers, message.body, world.now_ms)

@@ -48,9 +48,9 @@ class Mutation:
 class HoldsLate(Series):
     """Its worker knows of its claims when the first part begins."""
 
-    def __init__(self, *args: Any) -> None:
+    def granted(self, grants: Any) -> None:
         self._hold = lambda _running="": None  # type: ignore[method-assign]
-        super().__init__(*args)
+        super().granted(grants)
         del self._hold
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from hashlib import sha1
@@ -154,8 +154,12 @@ class SimScripts(Scripts):
         self._patches = patches
         self._told_ms = -1
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], meanwhile: Callable[[], object] | None = None
+    ) -> Any:
         world = self._world
+        if meanwhile is not None:
+            meanwhile()
         if name == "resent":  # a count that nobody acts on: no moment of it is of interest
             return self._once(name, keys, args)
         world.boundary(f"before {name}")

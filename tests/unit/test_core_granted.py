@@ -27,7 +27,7 @@ def slot(request, monkeypatch):
 def test_a_step_in_place_is_on_the_board_until_it_is_let_go(slot):
     holding = granted.Holding()
 
-    holding.hold([(REF, TOKEN, "flow.add")], TOKEN)
+    holding.hold({TOKEN: granted.said_of(REF, "flow.add")}, TOKEN)
 
     assert granted.runs(TOKEN)
     assert granted.in_place() == [granted.Held(REF, TOKEN, "flow.add", os.getpid())]
@@ -41,7 +41,7 @@ def test_a_step_in_place_is_on_the_board_until_it_is_let_go(slot):
 def test_of_the_claims_of_one_turn_the_board_says_which_runs_now(slot):
     second, holding = REF._replace(p="2"), granted.Holding()
 
-    holding.hold([(REF, TOKEN, "flow.add"), (second, OTHER, "flow.sub")], OTHER)
+    holding.hold({TOKEN: granted.said_of(REF, "flow.add"), OTHER: granted.said_of(second, "flow.sub")}, OTHER)
 
     assert granted.runs(TOKEN)
     assert granted.runs(OTHER)
@@ -49,7 +49,7 @@ def test_of_the_claims_of_one_turn_the_board_says_which_runs_now(slot):
         (REF, "flow.add", False),
         (second, "flow.sub", True),
     }
-    holding.hold([(second, OTHER, "flow.sub")])
+    holding.hold({OTHER: granted.said_of(second, "flow.sub")})
     assert [(held.ref, held.running) for held in granted.in_place()] == [(second, False)]
     holding.let_go()
 
@@ -77,7 +77,7 @@ def test_the_longest_ids_and_names_fit(monkeypatch):
     name, holding = "x" * granted.LONGEST_NAME, granted.Holding()
     claims = [(ref._replace(p=str(9990 + i)), f"{i:032x}", name) for i in range(granted.room_for(ref.run_id, name))]
 
-    holding.hold(claims)
+    holding.hold({token: granted.said_of(ref, name) for ref, token, name in claims})
 
     pid = os.getpid()
     assert len(claims) == 4
