@@ -8,17 +8,17 @@ from apps.deadly import app
 from status.records import Ending
 from status.store import Store
 
-_finish = Store.finish
+_record = Store.record
 _lost: list[str] = []
 
 
-def _lose(self: Store, ref: Any, **more: Any) -> Ending:
+def _lose(self: Store, finishes: Any, given_back: Any = ()) -> list[Ending]:
     if not _lost:
-        _lost.append(ref.step_id)
-        return Ending("gone")
-    return _finish(self, ref, **more)
+        _lost.append(finishes[-1].ref.step_id)
+        return [Ending("gone")]
+    return _record(self, finishes, given_back)
 
 
-Store.finish = _lose  # type: ignore[method-assign]
+Store.record = _lose  # type: ignore[method-assign]
 
 __all__ = ["app"]

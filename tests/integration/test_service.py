@@ -109,7 +109,7 @@ def test_a_service_is_never_run_where_its_caller_is(front):
     perform.took_s["depot.reserve"].extend([0.0] * 5)
     call = front.impatient.s(front.Order(item="tin"))
 
-    assert here.choose(Asks(0, call.recipe(), (call.prepare(),))) is None
+    assert here.choose("r", Asks(0, call.recipe(), (call.prepare(),))) is None
 
 
 # --- what is refused ---------------------------------------------------------------

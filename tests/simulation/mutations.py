@@ -135,7 +135,12 @@ SENT_BEFORE = "if last and tonumber(number) <= tonumber(last) then"
 LIMIT, CLAIM = "local limit_ms", "local claim, now, limit_ms"
 
 MUTATIONS = [
-    Mutation(1, "a part is due", (("open_join", "    put(due, look, part_id(n, p))\n", ""),), kinds=("lose",)),
+    Mutation(
+        1,
+        "a part is due",
+        (("open_join", "    put(due, mine and tick() + LEASE_TICKS or look, part_id(n, p))\n", ""),),
+        kinds=("lose",),
+    ),
     Mutation(
         1,
         "the next turn is due",
@@ -264,7 +269,7 @@ MUTATIONS = [
     Mutation(
         5,
         "open_join knows its nonce",
-        (("open_join", "if open[1] == nonce then\n    local claim", "if open[1] == '' then\n    local claim"),),
+        (("open_join", "if open[1] == nonce then\n    local dead", "if open[1] == '' then\n    local dead"),),
         kinds=("resend",),
     ),
     Mutation(
@@ -385,7 +390,7 @@ MUTATIONS = [
     Mutation(
         10,
         "nothing is granted in place for a while",
-        (("open_join", "or redis.call('EXISTS', GRACE) == 1 then", "then"),),
+        (("open_join", " and redis.call('EXISTS', GRACE) == 0", ""),),
         kinds=("rollback",),
         more={"slow": 0.9},
         seeds=300,

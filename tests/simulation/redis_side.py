@@ -176,6 +176,8 @@ class SimScripts(Scripts):
             answer = again
         if name == "advance":
             said = " ".join(f"{one} {row[0]}" for (one, _), row in zip(one_by_one(args), answer, strict=False))
+        elif name == "read":
+            said = f"{len(answer[1]) // 2} fields"
         else:
             said = answer[0] if isinstance(answer, list) and answer else answer
         world.boundary(f"after {name} {self._place(name, args)}: {said}")

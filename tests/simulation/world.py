@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import redis
 
-from canvas import granted
+from canvas import granted, perform
 from canvas.engine import Engine
 from canvas.outcomes import describe, encode_error
 from simulation import ending, faults, plans
@@ -71,6 +71,7 @@ class World:
         self.ms, self.current, self.trace = 0, None, []
         self.server = "server"  # the run id of Redis
         granted.__dict__["_here"].clear()
+        perform.took_s.clear()
         self._events: list[Any] = []
         self._order, self._depth = count(), 0
         self._lease_ms = self._raised_ms = self.cut_until_ms = 0
