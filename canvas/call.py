@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, cast
 
 from celery.canvas import Signature
@@ -63,6 +64,11 @@ class Plan:
 _PLAIN = Plan()
 
 
+@cache  # a replay asks for it at each await
+def _await_of(task_name: str) -> str:
+    return f"{Part.kind}({task_name})"
+
+
 class Call(Signature[R_co], Part[R_co]):
     """A step (or workflow) with its arguments: `my_step.s(...)`. A Celery signature with a typed result."""
 
@@ -76,12 +82,11 @@ class Call(Signature[R_co], Part[R_co]):
         Args:
             definition: The step or workflow that it calls.
         """
-        call = cls.__new__(cls)
-        cast("Any", call)._app = definition._get_app()  # noqa: SLF001  # as Celery's own tasks ask for it
+        call: Any = cls.__new__(cls)
+        call._app = definition._get_app()  # noqa: SLF001  # as Celery's own tasks ask for it
         call._definition = definition  # noqa: SLF001  # of its own kind
-        call["task"], call["args"], call["kwargs"] = definition.name, args, kwargs
-        call["options"], call["subtask_type"], call["immutable"] = {}, None, False
-        return call
+        call.update(task=definition.name, args=args, kwargs=kwargs, options={}, subtask_type=None, immutable=False)
+        return call  # type: ignore[no-any-return]
 
     # People write `if x.s(1):` by mistake; Celery writes `if body:` where it means `is not None`.
     def __bool__(self) -> Never:
@@ -164,6 +169,10 @@ class Call(Signature[R_co], Part[R_co]):
     @property
     def label(self) -> str:
         return self.plan.label or self.task_name
+
+    @property
+    def fingerprint(self) -> str:
+        return _await_of(self.task_name)
 
     @property
     def task_name(self) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Self
 
+from canvas.call import Call
 from canvas.context import in_workflow
 from canvas.joins import FanOutResult, warn_of_unseen
 from canvas.lines import line_of
@@ -23,6 +24,7 @@ from canvas.run import Run
 from canvas.waitables import Part, Recipe, Waitable
 from canvas.wide import batch_of
 from status.errors import Cancelled, ErrorInfo, NonDeterministic, NotAwaitable, OrchestrationError, PayloadError
+from status.journals import Journal
 from status.records import NewBatch, NewPart
 
 #: A workflow that awaits this often while it is put away does not let go.
@@ -30,6 +32,8 @@ CLOSES = 100
 
 #: Where it stands, it does not await anything: it could await None.
 _NOTHING: Any = object()
+#: Types of values that a workflow is given again and again as they are.
+UNCHANGING = frozenset({bool, int, float, str, type(None)})
 
 INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
 
@@ -121,6 +125,7 @@ class Replay:
         self._resume: Callable[[Any], Any] = self._coro.send
         self._with: Any = None
         self._asked: Any = _NOTHING
+        self._left_s = 0.0
         self.took_s = 0.0
 
     def __enter__(self) -> Self:
@@ -157,9 +162,9 @@ class Replay:
         """Up to its next await, which is kept, or to its end; and remember the longest way between two."""
         run = self.run
         run.replaying = str(run.next_await) in journal
-        begin_s = monotonic()
+        self._left_s = monotonic()
         try:
-            self._asked = self._resume(self._with)
+            self._asked = self._walk(journal)
         except StopIteration as end:
             for value in self._given:
                 warn_of_unseen(value, f"run {run.id}")
@@ -171,10 +176,53 @@ class Replay:
             _name_remedy(error)
             return _ended(Raised(error), run, journal)
         finally:
-            if (way_s := monotonic() - begin_s) > run.longest[0]:
-                line = line_of(self._coro)
-                run.longest = (way_s, f"the await at {line}" if line else "its end")
+            self._look_back()
         return None
+
+    def _walk(self, journal: Mapping[str, str]) -> Any:
+        """Up to an await that is more than one of a step that gave something simple: long runs have many of those.
+
+        What this process knows of such an await is in one place, so that a replay reads no more memory than it must.
+        """
+        run, send = self.run, self._coro.send
+        plain: dict[int, tuple[str, Any, Decision]] = journal.plain if isinstance(journal, Journal) else {}
+        asked = self._resume(self._with)
+        while type(asked) is Call:
+            known = plain.get(run.next_await) or self._look(journal, asked)
+            if known is None or known[0] != asked["task"]:
+                break
+            self._look_back()
+            run.told(known[2])
+            run.replaying = run.next_await in plain or str(run.next_await) in journal
+            asked = send(known[1])
+        return asked
+
+    def _look(self, journal: Mapping[str, str], asked: Call[Any]) -> tuple[str, Any, Decision] | None:
+        """Task, value and decision of an await of one call, if that succeeded and nobody can change its value."""
+        decision = Decision.read(journal, self.run.next_await, 1)
+        outcome = decision.parts.get(0, "t") if decision is not None else "t"
+        if (
+            decision is None
+            or decision.verdict != "all"
+            or outcome[0] != "v"
+            or decision.fingerprint != asked.fingerprint
+        ):
+            return None
+        try:
+            value = asked.value(outcome[1:])
+        except PayloadError:
+            return None  # whoever looks closer says so
+        if type(value) not in UNCHANGING or not isinstance(journal, Journal):
+            return None
+        known = journal.plain[self.run.next_await] = asked["task"], value, decision
+        return known
+
+    def _look_back(self) -> None:
+        """Remember the longest way between two awaits."""
+        way_s, self._left_s = (now_s := monotonic()) - self._left_s, now_s
+        if way_s > self.run.longest[0]:
+            line = line_of(self._coro)
+            self.run.longest = (way_s, f"the await at {line}" if line else "its end")
 
     def _hear(self, journal: Mapping[str, str]) -> Move | None:
         """Answer its await from the journal, or say what it asks for."""

@@ -76,7 +76,7 @@ class Run:
         self.generations = generations
         #: What `patched` goes by.
         self.patches = Patches()
-        self._now_ms = submitted_ms
+        self._began_ms = submitted_ms
         self._random = Random(run_id)  # noqa: S311  # reproducible is the point
         self._ids = Random(f"{run_id}/uuid")  # noqa: S311
         # A suspended workflow's `finally` runs when it is put away; nothing it says then counts.
@@ -107,7 +107,7 @@ class Run:
         """Begin with what a later round of the run begins with."""
         if round.number == 1:
             return self
-        self.next_await, self.entered, self._now_ms = round.first, round.entered, round.began_ms
+        self.next_await, self.entered, self._began_ms = round.first, round.entered, round.began_ms
         self._random = Random(f"{self.id}~{round.number}")  # noqa: S311
         self._ids = Random(f"{self.id}~{round.number}/uuid")  # noqa: S311
         self._phase, self._progress, self._metadata = round.phase, round.progress, dict(round.metadata)
@@ -122,7 +122,8 @@ class Run:
 
     def now(self) -> datetime:
         """When the last journaled outcome was recorded; before the first, when the run was submitted."""
-        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
+        now_ms = self.last_decision.at_ms if self.last_decision else self._began_ms
+        return datetime.fromtimestamp(now_ms / 1000, UTC)
 
     def uuid(self) -> UUID:
         """A UUID that is the same at each replay; each call gives another."""
@@ -267,13 +268,12 @@ class Run:
 
     def told(self, decision: Decision) -> None:
         """The workflow is given a journaled outcome: what it said before was recorded with that await."""
-        self._now_ms = decision.at_ms
         self.last_decision = decision
         self.next_await += 1
-        self._remarks.clear()
-        self._lines.clear()
-        self._rows.clear()
         self._status_changed = False
+        for said in (self._remarks, self._lines, self._rows):
+            if said:
+                said.clear()
 
     def news(self) -> News:
         """What was said since the last journaled outcome."""

@@ -255,6 +255,9 @@ class _StandIn(Proxy):  # type: ignore[type-arg]  # it is generic for type check
     def __getattr__(self, name: str) -> Any:
         return getattr(_look_up_of(self)(), name)
 
+    def s(self, *args: Any, **kwargs: Any) -> Any:
+        return _look_up_of(self)().s(*args, **kwargs)
+
 
 _look_up_of: Callable[[_StandIn], Callable[[], Any]] = vars(Proxy)["_Proxy__local"].__get__
 

@@ -26,13 +26,15 @@ class Journal(dict[str, str]):
 
     Attributes:
         read: Await -> what was made of its entry; as long as the journal is kept it is not made again.
+        plain: Await -> the same of one whose value nobody can change, with that value.
     """
 
-    __slots__ = ("last", "read", "weight")
+    __slots__ = ("last", "plain", "read", "weight")
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__(fields)
         self.read: dict[int, Any] = {}
+        self.plain: dict[int, Any] = {}
         #: Of one that may be kept: its last entry, and what it takes in memory.
         self.last, self.weight = -1, 0
 
@@ -40,7 +42,7 @@ class Journal(dict[str, str]):
         """The same with what was added since. Who goes by this one does not see it."""
         new = Journal(self)
         new.update(more)
-        new.read = self.read.copy()
+        new.read, new.plain = self.read.copy(), self.plain.copy()
         new.last = max(self.last, _last_of(more))
         new.weight = self.weight + _weight_of(more)
         return new
