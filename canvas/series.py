@@ -125,7 +125,17 @@ class Series:
             return Performed(self._record.moved_on(self._nonce, here.ending.entries))
         if here.gave_back:
             return Performed(None, self._rest())
+        if here.ending.code not in ("recorded", "retrying"):
+            self._give_back()
+            return Performed()  # nobody waits for the others any more
         return None
+
+    def _give_back(self) -> None:
+        """Give back what it has not begun, if there is any."""
+        given_back, engine, run_id = self._given_back(), self._by.engine, self._record.run_id
+        if given_back:
+            ending = engine.patiently(lambda: engine.store.give_back(run_id, given_back))
+            engine.follow_others(run_id, [ending] if ending else [])
 
     def _rest(self) -> list[int]:
         return [int(wanted.p) for wanted, _ in self._todo]
@@ -143,9 +153,7 @@ class Series:
         """Record what was kept, and give back what there was no time for."""
         given_back, rest, engine, run_id = self._given_back(), self._rest(), self._by.engine, self._record.run_id
         if not self._kept:
-            if given_back:
-                ending = engine.patiently(lambda: engine.store.give_back(run_id, given_back))
-                engine.follow_others(run_id, [ending] if ending else [])
+            self._give_back()
             return Performed(None, rest)
         self._kept[-1] = self._kept[-1]._replace(gives=self._asks.recipe.size)
         endings = engine.patiently(lambda: engine.store.record(self._kept, given_back))

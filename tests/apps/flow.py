@@ -404,6 +404,33 @@ async def there_and_back(run: Run, count: int) -> list[list[int]]:
     return [[(await whose.s(n))[1], await elsewhere.s()] for n in range(count)]
 
 
+@step(name="flow.note_here", local=True)
+def note_here(what: str) -> str:
+    """Leaves a trace; told to, its process dies the first time."""
+    count = _redis().rpush(f"{NOTES}:{what}", what)
+    if what == "dies" and count == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return what
+
+
+@step(name="flow.fail_here", local=True, retry=Retry(1))
+def fail_here() -> str:
+    raise ValueError("not here")
+
+
+@workflow(name="flow.fails_here")
+async def fails_here(run: Run) -> None:
+    await fan_out_fail(note_here.s("before"), fail_here.s(), note_here.s("after"))
+
+
+@workflow(name="flow.dies_here")
+async def dies_here(run: Run) -> list[str]:
+    return [
+        *await fan_out_fail(note_here.s("first"), note_here.s("dies"), note_here.s("last")),
+        await note_here.s("end"),
+    ]
+
+
 @workflow(name="flow.all_here")
 async def all_here(run: Run, count: int) -> int:
     return len({await right_here.s() for _ in range(count)})

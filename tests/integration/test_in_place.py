@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from canvas import in_place
+from canvas import RunFailed, in_place
 from status import get_status, history
 from status.scripts import RUN_SCRIPTS, digest
 from waiting import wait_until
@@ -98,6 +98,26 @@ def test_a_local_step_needs_no_queue_and_no_message(flow, workers):
     workers(queues=["celery"])
 
     assert flow.all_here.submit(20).result(timeout_s=30) == 1
+
+
+def test_a_failure_stops_the_siblings_that_its_process_has_claimed_and_not_begun(flow, workers, redis_client):
+    workers()
+
+    with pytest.raises(RunFailed, match="not here"):
+        flow.fails_here.submit(run_id="r").result(timeout_s=30)
+
+    assert [step.state for step in get_status("r").steps] == ["done", "failed", "stopped"]
+    assert redis_client.exists("notes:before", "notes:after") == 1
+
+
+def test_a_process_that_dies_in_one_of_several_steps_runs_none_of_them_for_the_last_time(flow, workers, redis_client):
+    """What the first gave was not recorded yet: it runs again. The one that was not begun has lost no life."""
+    workers()
+
+    assert flow.dies_here.submit(run_id="r").result(timeout_s=60) == ["first", "dies", "last", "end"]
+
+    runs = {what: redis_client.llen(f"notes:{what}") for what in ("first", "dies", "last", "end")}
+    assert runs == {"first": 2, "dies": 2, "last": 1, "end": 1}
 
 
 def test_a_step_in_place_that_takes_long_after_all_is_vouched_for(flow, workers, redis_client):
