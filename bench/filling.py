@@ -35,7 +35,7 @@ class Piped:
         self._pipe = client.pipeline(transaction=False)
         self._names: list[str] = []
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any], _meanwhile: Any = None) -> list[Any]:
         self._pipe.evalsha(digest(name), len(keys), *keys, *args)
         self._names.append(name)
         if len(self._names) >= BATCH:

@@ -41,7 +41,7 @@ class Batched:
         self._pipe = client.pipeline(transaction=False)
         self._expected: list[str] = []
 
-    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[str]:
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any], _meanwhile: Any = None) -> list[str]:
         from status.scripts import digest  # noqa: PLC0415  # after the environment is set
 
         self._pipe.evalsha(digest(name), len(keys), *keys, *args)
