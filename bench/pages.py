@@ -126,7 +126,7 @@ def runs(flower: Flower, times: int) -> dict[str, Any]:
 
 @contextmanager
 def watching(flower: Flower, paths: Sequence[str]) -> Iterator[Callable[[], int]]:
-    """Pages that are open; gives how many messages they have got."""
+    """Pages that are open, and have been told all that they show; gives how many messages they have got since."""
     connections = [http.client.HTTPConnection("127.0.0.1", flower.port, timeout=60) for _ in paths]
     got = [0] * len(paths)
 
@@ -140,8 +140,12 @@ def watching(flower: Flower, paths: Sequence[str]) -> Iterator[Callable[[], int]
     threads = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(len(paths))]
     for thread in threads:
         thread.start()
+    end_s = time.monotonic() + WAIT_S
+    while not all(got) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    begun = sum(got)
     try:
-        yield lambda: sum(got)
+        yield lambda: sum(got) - begun
     finally:
         for connection in connections:
             if connection.sock is not None:
@@ -159,8 +163,7 @@ def throughput(flower: Flower, stage: Stage, number: int, pairs: int) -> dict[st
     for pair in range(pairs):
         for name, theirs in rates.items():
             orders = [f"{name}-{pair}-{n}" for n in range(number)]
-            pages = ["/workflows/api/live"] * (WATCHING // 2)
-            pages += [f"/workflows/api/run/{order}/live" for order in orders[: WATCHING // 2]]
+            pages = ["/workflows/api/live"] * WATCHING
             stage.settle(WAIT_S)
             with ExitStack() as open_pages:
                 count = open_pages.enter_context(watching(flower, pages)) if name == "watched" else int
@@ -218,7 +221,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.pages", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--finished", type=int, default=100_000)
     parser.add_argument("--running", type=int, default=1000)
-    parser.add_argument("--orders", type=int, default=150, help="of each turn, with and without pages that watch")
+    parser.add_argument("--orders", type=int, default=600, help="of each turn, with and without pages that watch")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
