@@ -1,4 +1,3 @@
-
 -- Put in front of the transitions that give a turn what it goes by.
 
 -- The fields of the journal that whoever asks has not read yet, and 1; or all of them, where that can't be told.

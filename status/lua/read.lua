@@ -1,4 +1,3 @@
-
 -- What a turn goes by, for a process that has read some of it before. Changes nothing.
 --
 -- ARGV[1] the last entry of the journal that the caller has (see journal_after)
