@@ -1,13 +1,13 @@
 """Runs short steps where their turn is, and spares them the way through a queue.
 
 A turn that asks for a step is in a worker's process that is free at that moment, for the step before it has just ended
-there. If that worker serves the step's queue anyway, and the step has been short each time this process ran it, it is
-run here and now, by Celery's own tracer: claimed, recorded, retried and shown like any other. The workflow goes on from
+there. If that worker serves the step's queue anyway, and the step has been short of late in this process, it is run
+here and now, by Celery's own tracer: claimed, recorded, retried and shown like any other. The workflow goes on from
 where it stands, without being replayed (see `canvas.series`). Temporal has the idea as eager activities, Restate as
 `ctx.run`.
 
-Nothing rests on it. A part that is meant to be run here is due like all others, and nobody has claimed it before it
-begins; whoever dies, or is held up, leaves it to the sweep.
+Nothing rests on it. A part that is meant to be run here is due like all others. It is claimed when its await is opened;
+who has no time for it after all gives it back, and who dies leaves it to the heartbeat of its worker, or to the sweep.
 """
 
 from __future__ import annotations
