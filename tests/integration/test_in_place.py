@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 
 from canvas import RunFailed, in_place
+from counting import pushes
 from status import get_status, history
 from status.scripts import RUN_SCRIPTS, digest
 from waiting import wait_until
@@ -78,12 +79,6 @@ def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_
     assert [row[0] for row in rows] == list(range(200))
     assert {row[4] for row in rows} == {1}
     assert pushes(redis_client) - pushed < 100
-
-
-def pushes(redis_client: Any) -> int:
-    """How many writes of messages there were."""
-    # A server that has seen none has no such line.
-    return int(redis_client.info("commandstats").get("cmdstat_lpush", {"calls": 0})["calls"])
 
 
 def test_a_step_whose_queue_is_served_by_others_goes_there(flow, workers):

@@ -15,6 +15,7 @@ from canvas.payload import compact
 from canvas.submitted import NAME, plan_of, value_of
 from canvas.wide import CHUNK, WINDOW
 from core import current_app
+from counting import pushes
 from leaks import keys_without_end
 from runs import ERROR
 from status import get_status, operating
@@ -369,20 +370,15 @@ def test_one_long_step_among_short_ones_keeps_no_other_waiting(flow, workers):
 def test_short_steps_of_a_fan_out_are_few_messages(flow, workers, redis_client, pool, concurrency):
     workers(pool=pool, concurrency=concurrency)
     flow.fan_of.submit(50).result(timeout_s=60)
-    before = published(redis_client)
+    before = pushes(redis_client)
 
     rows = flow.fan_of.submit(300, run_id="r").result(timeout_s=60)
 
     assert [row[0] for row in rows] == list(range(300))
     assert [row[2] for row in rows] == [f"r/0.{n}" for n in range(300)]
     assert {row[4] for row in rows} == {1}
-    assert published(redis_client) - before < 150
+    assert pushes(redis_client) - before < 150
     assert Counter(one.state for one in get_status("r").steps) == {"done": 300}
-
-
-def published(redis_client: Any) -> int:
-    """How many writes of messages there were."""
-    return int(redis_client.info("commandstats")["cmdstat_lpush"]["calls"])
 
 
 def test_a_fan_out_of_two_steps_is_sent_call_by_call(wide):
