@@ -126,7 +126,8 @@ def after(run: RunStatus, event: Event) -> RunStatus:
             return replace(run, phase=event.name, progress=float(event.detail["progress"]), updated_at=event.at)
         case "run.cancelling":
             return replace(run, state=State.CANCELLING, updated_at=event.at)
-        case "saga.undoing":
+        # Without a saga it is a race's loser that succeeded too late, of a run that goes on or has even ended.
+        case "saga.undoing" if "saga" in event.detail:
             return replace(run, state=State.COMPENSATING, updated_at=event.at)
         case "step.started" if run.state in {State.PENDING, State.SUSPENDED}:
             return replace(run, state=State.RUNNING, updated_at=event.at)

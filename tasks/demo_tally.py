@@ -64,7 +64,8 @@ class Tally:
         subject, _, verb = event.kind.partition(".")
         if subject == "step":
             self._step(row, verb, event)
-        elif event.kind == "saga.undoing":
+        elif event.kind == "saga.undoing" and "saga" in event.detail:
+            # Without a saga it is a race's loser that succeeded too late, of a run that goes on or has even ended.
             self._to(row, State.COMPENSATING)
         elif event.kind == "run.submitted":
             row.submitted = event.at

@@ -36,7 +36,8 @@ def begin(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
 def test_the_sample_goes_its_ways_and_leaves_nothing(tmp_path):
     demo = begin(tmp_path, "--json")
 
-    stdout, stderr = demo.communicate(timeout=90)
+    # Longer than the demo itself waits for orders: then it says which of them are stuck.
+    stdout, stderr = demo.communicate(timeout=180)
 
     assert demo.returncode == 0, stderr
     (counts,) = [json.loads(line) for line in stdout.splitlines()]

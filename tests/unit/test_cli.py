@@ -283,7 +283,8 @@ def test_json_of_a_run_can_be_read_by_programs():
     ("happened", "changed"),
     [
         (event("run.status", "paid", progress=0.7), {"phase": "paid", "progress": 0.7}),
-        (event("saga.undoing", "reserve"), {"state": State.COMPENSATING}),
+        (event("saga.undoing", "reserve", saga="trip"), {"state": State.COMPENSATING}),
+        (event("saga.undoing", "undo charge"), {}),
         (event("run.cancelling"), {"state": State.CANCELLING}),
         (event("run.failed"), {"state": State.FAILED, "finished_at": START + timedelta(seconds=1)}),
         (event("join.opened", "1"), {}),

@@ -49,6 +49,13 @@ def test_a_tally_follows_the_events():
     assert line(tally, 2.0) == "  2.0 s: 1 of 3 orders ended (1 completed, 0 refused, 0 compensated), 1 steps"
 
 
+def test_an_order_stays_ended_when_a_late_loser_of_its_race_is_undone():
+    tally = tally_of(*SOLD, event("saga.undoing", "undo charge payment-stripe", after_s=2.1), orders="a")
+
+    assert (tally.ended, tally.unfinished) == (1, [])
+    assert tally_of(event("saga.undoing", "charge", saga="order")).rows["order-a"].state is State.COMPENSATING
+
+
 @pytest.mark.parametrize(
     ("end", "history", "error", "shown"),
     [
