@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
+from zlib import crc32
 
 from billiard import current_process
 
@@ -22,14 +23,17 @@ TOKEN_SIZE = 32
 #: Pool processes that are told apart; those of a larger pool say nothing anew, and run nothing in place.
 SLOTS = 1024
 
-#: Of a slot: a line for each claim, of the token and what else is said of a step in place: whether it runs now, a
-#: process id, the message's id, the step's name.
+#: Of a slot: a checksum, then a line for each claim, of the token and what else is said of a step in place: whether it
+#: runs now, a process id, the message's id, the step's name.
 SLOT_SIZE = 2048
+SUM_SIZE = 8
 LONGEST_NAME = 200
 #: Of a line, beside the run id and the step's name.
 LINE_SIZE = TOKEN_SIZE + 64
 #: Claims that one process holds at a time.
 TOGETHER = 8
+#: A slot is read so often before it is left for the next heartbeat.
+LOOKS = 5
 
 # Made before the pool forks, so that parent and children share it: a place for each, as each runs one turn at a time.
 _board = mmap.mmap(-1, SLOT_SIZE * SLOTS)
@@ -58,8 +62,9 @@ def _slot() -> int | None:
 
 def _write(slot: int, lines: Mapping[str, str]) -> None:
     if slot < SLOTS:
-        text = "\n".join(token + what for token, what in lines.items()).encode()
-        _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = text[:SLOT_SIZE].ljust(SLOT_SIZE, b"\0")
+        text = "\n".join(token + what for token, what in lines.items()).encode()[: SLOT_SIZE - SUM_SIZE]
+        said = b"%08x" % crc32(text) + text if text else b""
+        _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = said.ljust(SLOT_SIZE, b"\0")
 
 
 def note(token: str) -> None:
@@ -86,7 +91,7 @@ def room_for(run_id: str, step: str) -> int:
     slot = _slot()
     if slot is not None and (slot >= SLOTS or len(step.encode()) > LONGEST_NAME):
         return 0
-    return min(TOGETHER, SLOT_SIZE // (LINE_SIZE + len(run_id) + len(step.encode())))
+    return min(TOGETHER, (SLOT_SIZE - SUM_SIZE) // (LINE_SIZE + len(run_id) + len(step.encode())))
 
 
 def said_of(ref: PartRef, step: str) -> str:
@@ -126,9 +131,20 @@ def in_place() -> list[Held]:
     """What this worker's processes have in place now."""
     noted = list(_here.items())
     for at in range(0, _used(), SLOT_SIZE):
-        text = _board[at : at + SLOT_SIZE].rstrip(b"\0").decode(errors="replace")
-        noted += [(line[:TOKEN_SIZE], line[TOKEN_SIZE:]) for line in text.split("\n")]
+        noted += [(line[:TOKEN_SIZE], line[TOKEN_SIZE:]) for line in _text(at).split("\n")]
     return [held for token, what in noted if (held := _read(token, what)) is not None]
+
+
+def _text(at: int) -> str:
+    """What a slot says. It may be written meanwhile, by a process that nobody makes wait.
+
+    Half of one text and half of another would make sense: a process id that is none, whose claims are then given away.
+    """
+    for _ in range(LOOKS):
+        said = _board[at : at + SLOT_SIZE].rstrip(b"\0")
+        if b"%08x" % crc32(said[SUM_SIZE:]) == said[:SUM_SIZE]:
+            return said[SUM_SIZE:].decode(errors="replace")
+    return ""  # it writes all the time, so it lives; the next beat sees its claims, which are good for four
 
 
 def _used() -> int:
@@ -137,7 +153,7 @@ def _used() -> int:
 
 
 def _read(token: str, what: str) -> Held | None:
-    # It may be written meanwhile: what makes no sense is nothing, and Redis is asked for the token anyway.
+    # Of a step that came by a message only its token is said: of that the parent knows the rest.
     running, pid, message_id, task = (*what.split(" ", 3), "", "", "", "")[:4]
     ref = PartRef.parse(message_id)
     return Held(ref, token, task, int(pid), running == "*") if ref is not None and pid.isdigit() else None

@@ -80,6 +80,8 @@ class Heartbeat:
                 self.beat()
             except RedisError as error:
                 logger.warning("no heartbeat: %s", advice(error))
+            except Exception:  # without its thread, all that runs here would be given to others
+                logger.exception("no heartbeat")
             self._rest.wait(max(0.05, BEAT_S - (monotonic() - start_s)))
             self._rest.clear()
 
@@ -99,15 +101,23 @@ class Heartbeat:
             if ref is not None:
                 policy = policy_of(request.task, request.request_dict.get("celeriac_retry"))
                 yield Held(ref, request.celeriac_token, request.task, policy, request.hostname or "")
+        orphans = []
         for found in granted.in_place():
-            if not _is_there(found.pid):
-                granted.clear(found.token)
-                if not found.running:  # what else the process had was not what it died of
-                    self.engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
-                release(self.engine, found.ref, found.token)
-            else:
+            if _is_there(found.pid):
                 step: Any = self.engine.app.tasks[found.task]
                 yield Held(found.ref, found.token, step, step.policy, self._where)
+            else:
+                orphans.append(found)
+        self._give_away(orphans)
+
+    def _give_away(self, orphans: list[granted.Held]) -> None:
+        """What a process had that has died goes to others. If Redis is away, the next beat finds all of it again."""
+        for found in orphans:
+            if not found.running:  # what else the process had was not what it died of
+                self.engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
+            release(self.engine, found.ref, found.token)
+        for found in orphans:
+            granted.clear(found.token)
 
     def _vouch(self, run_id: str, running: list[Held]) -> int:
         held = self.engine.store.vouch(run_id, [one.claim for one in running])

@@ -120,6 +120,9 @@ class Sweeper:
                 logger.warning("timers and sweep wait for Redis: %s", advice(error))
                 _revive()
                 threading.Event().wait(BEAT_S)
+            except Exception:  # of one run, perhaps; without this thread no timer of any would fire
+                logger.exception("timers and sweep go on after an error")
+                threading.Event().wait(BEAT_S)
 
     def round(self) -> float:
         """Do what is due. Returns how long nothing will be, in seconds."""

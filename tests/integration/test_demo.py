@@ -33,6 +33,7 @@ def begin(tmp_path: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.timeout(240)
 def test_the_sample_goes_its_ways_and_leaves_nothing(tmp_path):
     demo = begin(tmp_path, "--json")
 

@@ -54,6 +54,22 @@ def test_of_the_claims_of_one_turn_the_board_says_which_runs_now(slot):
     holding.let_go()
 
 
+def test_half_of_one_text_and_half_of_another_say_nothing(monkeypatch):
+    monkeypatch.setattr(granted, "current_process", lambda: SimpleNamespace(index=2))
+    holding, start = granted.Holding(), 2 * granted.SLOT_SIZE
+    holding.hold({TOKEN: granted.said_of(REF, "flow.subtract")}, TOKEN)
+    long = granted._board[start : start + granted.SLOT_SIZE]
+    holding.hold({TOKEN: granted.said_of(REF, "flow.add")}, TOKEN)
+
+    half = granted.SUM_SIZE + granted.TOKEN_SIZE
+    granted._board[start + half : start + granted.SLOT_SIZE] = long[half:]
+    assert granted.in_place() == []
+
+    granted._board[start : start + granted.SLOT_SIZE] = long
+    assert [held.task for held in granted.in_place()] == ["flow.subtract"]
+    holding.let_go()
+
+
 def test_a_step_of_a_message_is_granted_and_not_in_place(slot):
     granted.note(TOKEN)
 
