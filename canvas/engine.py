@@ -20,7 +20,7 @@ from canvas.stopping import send_stop
 from canvas.undoing import undo_message
 from status import here
 from status.advice import advice
-from status.records import Claim, Ending, PartRef, Publishable, RunRecord
+from status.records import Claim, Ending, PartRef, Publishable, RunRecord, TurnTaken
 from status.store import Store
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ class Engine:
         if workflow is not None:
             self.send_turn(run_id, workflow, queue=queue or "", again=again)
 
-    def turn_here(self, run_id: str, record: RunRecord | None = None) -> None:
-        """Take a run's turn in this process.
+    def turn_here(self, run_id: str, record: RunRecord | None = None) -> bool:
+        """Take a run's turn in this process. Returns whether it is this one's.
 
         Args:
             record: The run as it was a moment ago, if that is known.
@@ -193,17 +193,25 @@ class Engine:
 
         try:
             take_turn(self, run_id, record)
+        except TurnTaken:
+            logger.info("%s: another process has its turn", run_id)
+            return False
         except RedisError as error:
             logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
+        return True
 
     def turn_again(self, run_id: str, workflow: str, *, known: int, where: str) -> None:
         """Take a turn that was sent before, if it has not killed too many processes (see `canvas.lives`)."""
         try:
-            if enter_again(self, run_id, workflow, known=known, where=where):
-                self.turn_here(run_id)
+            if enter_again(self, run_id, workflow, known=known, where=where) and self.turn_here(run_id):
                 self.store.survived(run_id)
         except RedisError as error:
             logger.warning("%s: its turn broke off, the sweep will send it again: %s", run_id, error)
+
+    @property
+    def goes_ahead(self) -> bool:
+        """Whether turns here may go ahead of the journal: this process is a worker's, which vouches for them."""
+        return "_celeriac_place" in self.app.__dict__
 
     def in_place(self) -> InPlace | None:
         """What a turn that begins now runs by itself; None: this process is no worker's."""

@@ -24,7 +24,7 @@ TOKEN_SIZE = 32
 SLOTS = 1024
 
 #: Of a slot: a checksum, then a line for each claim, of the token and what else is said of a step in place: whether it
-#: runs now, a process id, the message's id, the step's name.
+#: runs now, a process id, the message's id, the step's name. The lease of a turn is said likewise.
 SLOT_SIZE = 2048
 SUM_SIZE = 8
 LONGEST_NAME = 200
@@ -46,6 +46,7 @@ class Held(NamedTuple):
 
     Attributes:
         running: Now; else it is about to, or over and not recorded yet.
+        leads: It is no step, but a turn that has a lease (see `read.lua`).
     """
 
     ref: PartRef
@@ -53,6 +54,7 @@ class Held(NamedTuple):
     task: str
     pid: int
     running: bool = True
+    leads: bool = False
 
 
 def _slot() -> int | None:
@@ -113,7 +115,13 @@ class Holding:
             claims: Token -> what is said of it, see `said_of`.
             running: The token of the step that runs now.
         """
-        lines = {token: ("*" if token == running else "-") + what for token, what in claims.items()}
+        self._hold({token: ("*" if token == running else "-") + what for token, what in claims.items()})
+
+    def lead(self, lease: str, what: str) -> None:
+        """A turn's lease, and nothing else."""
+        self._hold({lease: "~" + what})
+
+    def _hold(self, lines: Mapping[str, str]) -> None:
         if self._slot is not None:
             _write(self._slot, lines)
             return
@@ -156,7 +164,18 @@ def _read(token: str, what: str) -> Held | None:
     # Of a step that came by a message only its token is said: of that the parent knows the rest.
     running, pid, message_id, task = (*what.split(" ", 3), "", "", "", "")[:4]
     ref = PartRef.parse(message_id)
-    return Held(ref, token, task, int(pid), running == "*") if ref is not None and pid.isdigit() else None
+    if ref is None or not pid.isdigit():
+        return None
+    return Held(ref, token, task, int(pid), running == "*", running == "~")
+
+
+def is_there(pid: int) -> bool:
+    """Whether this process lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def clear(token: str) -> None:

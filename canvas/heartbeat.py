@@ -6,7 +6,6 @@ A claim is good for four ticks, of a second each. Who does not vouch for it any 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -41,11 +40,12 @@ class Held(NamedTuple):
     step: Any
     policy: Retry
     where: str
+    leads: bool = False  #: it is a turn's lease
 
     @property
     def claim(self) -> tuple[int, str, str]:
         """As the store wants it."""
-        return self.ref.n, self.ref.p, self.token
+        return self.ref.n, "turn" if self.leads else self.ref.p, self.token
 
 
 class Heartbeat:
@@ -67,7 +67,7 @@ class Heartbeat:
 
     def _say_leaving(self, by_run: dict[str, list[Held]]) -> None:
         for run_id, running in by_run.items():
-            new = [held.claim for held in running if held.token not in self._leaving]
+            new = [held.claim for held in running if held.token not in self._leaving and not held.leads]
             if new:
                 self.engine.store.leaving(run_id, new)
                 self._leaving.update(token for _, _, token in new)
@@ -103,9 +103,10 @@ class Heartbeat:
                 yield Held(ref, request.celeriac_token, request.task, policy, request.hostname or "")
         orphans = []
         for found in granted.in_place():
-            if _is_there(found.pid):
+            if granted.is_there(found.pid):
                 step: Any = self.engine.app.tasks[found.task]
-                yield Held(found.ref, found.token, step, step.policy, self._where)
+                policy = Retry() if found.leads else step.policy
+                yield Held(found.ref, found.token, step, policy, self._where, found.leads)
             else:
                 orphans.append(found)
         self._give_away(orphans)
@@ -113,6 +114,9 @@ class Heartbeat:
     def _give_away(self, orphans: list[granted.Held]) -> None:
         """What a process had that has died goes to others. If Redis is away, the next beat finds all of it again."""
         for found in orphans:
+            if found.leads:
+                self.engine.store.lapse(found.ref.run_id, found.token)
+                continue
             if not found.running:  # what else the process had was not what it died of
                 self.engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
             release(self.engine, found.ref, found.token)
@@ -124,7 +128,7 @@ class Heartbeat:
         if held < len(running):
             # It waits for its grant, or has just ended; or Redis was restarted, and its claim is lost.
             for one in running:
-                if granted.runs(one.token):
+                if granted.runs(one.token) and not one.leads:
                     self._reassert(one)
         return held
 
@@ -138,11 +142,3 @@ class Heartbeat:
             timeout_ms=timeout_ms,
             retry_in_ms=retry_in_ms,
         )
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

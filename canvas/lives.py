@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from canvas import granted
 from canvas.outcomes import unknown_outcome
 from status.errors import ErrorInfo
 from status.models import error_to_json
@@ -51,6 +52,9 @@ def enter_again(engine: Engine, run_id: str, workflow: str, *, known: int, where
 def turn_died(engine: Engine, run_id: str) -> None:
     """A process ended while, or after, it may have taken the run's turn: if that is still owed, send it again now."""
     try:
+        for found in granted.in_place():
+            if found.leads and found.ref.run_id == run_id and not granted.is_there(found.pid):
+                engine.store.lapse(run_id, found.token)
         if engine.store.owes_turn(run_id):
             logger.warning("%s: the process that had its turn is gone, it is sent again", run_id)
             engine.send_turn_of(run_id, again=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,8 @@ from canvas.parking import caught_up, going_on, park, seen_of, wrote_ahead
 from canvas.replay import Asks, mismatch
 from canvas.run import Run
 from canvas.series import Series
-from status.records import Opening, PartRef, RunRecord, nonce_of
+from status.ahead import Finish
+from status.records import Opening, PartRef, RunRecord, Wanted, nonce_of
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
@@ -37,25 +38,33 @@ def open_await(engine: Engine, record: RunRecord, run: Run, asks: Asks, here: Ch
         return False
     if not wrote_ahead(engine, record, run):
         return True
-    asks = _named(run, asks)
-    nonce = nonce_of(run.generations.of_await(asks.n))
+    asks, nonce = _named(run, asks), nonce_for(run, asks)
     series = Series(here, record, asks, nonce) if here else None
-    opening = going_on(engine, record, lambda: _record(engine, record, run, asks, nonce=nonce, series=series))
-    return True if opening is None else _follow(engine, record, run, asks, opening, series=series)
+    wanted, meanwhile = (series.wanted, series.prepare) if series else ((), None)
+    opening = going_on(
+        engine,
+        record,
+        lambda: file_await(engine, record, run, asks, nonce=nonce, wanted=wanted, meanwhile=meanwhile),
+    )
+    return True if opening is None else follow(engine, record, run, asks, opening, series=series)
 
 
-def _follow(
-    engine: Engine, record: RunRecord, run: Run, asks: Asks, opening: Opening, *, series: Series | None
+def nonce_for(run: Run, asks: Asks) -> str:
+    """Of an await that is about to be opened."""
+    return nonce_of(run.generations.of_await(asks.n))
+
+
+def follow(
+    engine: Engine, record: RunRecord, run: Run, asks: Asks, opening: Opening, *, series: Series | None = None
 ) -> bool | RunRecord:
+    """Do what an opening asks for; see `open_await`."""
     match opening.code:
         case "opened":
-            run.let_out()
-            _tell(engine, record, run)
+            tell(engine, record, run)
             _send(engine, record, asks, opening, opening.waiting or dict.fromkeys(_at_once(asks), 1))
         case "granted" if series:
             series.granted(opening.grants)  # first of all, for nobody vouches for its claims before
-            run.let_out()
-            _tell(engine, record, run)
+            tell(engine, record, run)
             return _run_here(engine, record, asks, opening, series)
         case "exists":
             _send(engine, record, asks, opening, opening.waiting)
@@ -63,8 +72,7 @@ def _follow(
             found = asked_at(opening.found, opening.found_line)
             return park(engine, record, mismatch(run, asks.n, found, asked_at(asks.recipe.fingerprint, asks.line)))
         case "answered":
-            run.let_out()
-            _tell(engine, record, run)
+            tell(engine, record, run)
             return False
         case "moved":
             return False
@@ -81,7 +89,18 @@ def _named(run: Run, asks: Asks) -> Asks:
     return asks
 
 
-def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, *, nonce: str, series: Series | None) -> Opening:
+def file_await(
+    engine: Engine,
+    record: RunRecord,
+    run: Run,
+    asks: Asks,
+    *,
+    nonce: str,
+    wanted: Sequence[Wanted] = (),
+    late: Sequence[Finish] = (),
+    meanwhile: Callable[[], object] | None = None,
+) -> Opening:
+    """Put an await on record. See `Store.open_join`."""
     recipe = asks.recipe
     return engine.store.open_join(
         record.run_id,
@@ -96,24 +115,33 @@ def _record(engine: Engine, record: RunRecord, run: Run, asks: Asks, *, nonce: s
         state=recipe.state,
         undo=recipe.undo,
         timeout_ms=max(1, round(recipe.timeout_s * 1000)) if recipe.timeout_s else 0,
-        wanted=series.wanted if series else (),
+        wanted=wanted,
         news=run.news(),
         line=asks.line,
         ahead=record.ahead,
-        meanwhile=series.prepare if series else None,
+        late=late,
+        meanwhile=meanwhile,
     )
 
 
-def _tell(engine: Engine, record: RunRecord, run: Run) -> None:
+def tell(engine: Engine, record: RunRecord, run: Run) -> None:
+    """An await is on record: let out what was said on the way to it."""
+    run.let_out()
     engine.events.moved(record, run.news())
     tracing.decided(record)
 
 
 def _run_here(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, series: Series) -> bool | RunRecord:
-    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if p not in series.parts})
+    send_rest(engine, record, asks, opening, series.wanted)
     performed = series.run()
     _send(engine, record, asks, opening, {str(p): 1 for p in performed.rest})
     return performed.record or True
+
+
+def send_rest(engine: Engine, record: RunRecord, asks: Asks, opening: Opening, here: Sequence[Wanted]) -> None:
+    """Send the parts that start at once, but for those that this process has."""
+    mine = {wanted.p for wanted in here}
+    _send(engine, record, asks, opening, {p: 1 for p in _at_once(asks) if p not in mine})
 
 
 def _at_once(asks: Asks) -> Iterable[str]:

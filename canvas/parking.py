@@ -74,6 +74,9 @@ def caught_up(engine: Engine, record: RunRecord) -> bool:
     ahead = record.ahead
     if ahead is None or ahead.recorded:
         return True
+    if ahead.passages:
+        going_on(engine, record, lambda: engine.store.pass_by(record.run_id, ahead))
+        return ahead.recorded
     *others, last = ahead.finishes
     finishes = [*others, last._replace(gives=len(ahead.finishes))]
     endings = engine.patiently(lambda: engine.store.record(finishes))
@@ -87,7 +90,9 @@ def caught_up(engine: Engine, record: RunRecord) -> bool:
 
 
 def _follow(engine: Engine, record: RunRecord, ahead: Ahead) -> None:
-    """Send and stop what the endings ask for. A decision is followed by this turn itself."""
+    """Send and stop what the endings ask for, and say what was recorded. A decision is followed by this turn itself."""
+    if ahead.recorded:
+        ahead.tell()
     engine.follow_others(record.run_id, ahead.endings[:-1])
     for ending in ahead.endings[-1:]:
         engine.go_on(record.run_id, ending, record.workflow)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, assert_never, cast
+from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
 from uuid import uuid4
 
 from celery.exceptions import Ignore
@@ -53,7 +53,7 @@ class Here:
         since_s: When it was, by this process' clock.
         gives: See `Finish`.
         wanted: The item of a batch that is run next.
-        keeps: Its success may be recorded later, with what its turn does next.
+        keeps: What of it may be recorded later, with what its turn does next: nothing, its success, or whatever it is.
         before: What was kept so of other parts of its join.
         unbegun: Claims of this process on others, which are given back if it fails.
         kept: What came of it, if that is yet to be recorded.
@@ -66,7 +66,7 @@ class Here:
     since_s: float
     gives: Gives = ""
     wanted: Wanted = NONE_WANTED
-    keeps: bool = False
+    keeps: Literal["", "done", "all"] = ""
     before: Sequence[Finish] = ()
     unbegun: Sequence[GivenBack] = ()
     kept: Finish | None = None
@@ -235,7 +235,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
         granted.forget(done.token)
         return ending
     finish = _finish(request, done, here.gives, here.wanted)
-    if here.keeps and finish.kind == "done":
+    if here.keeps in ("all", finish.kind):
         here.kept = finish._replace(gives="", ended_ms=here.now_ms())
         return None
     here.gave_back = finish.kind == "failed" and bool(here.unbegun)

@@ -292,7 +292,15 @@ class Run:
 
     def let_out(self) -> None:
         """Log the lines of this turn: it has been recorded."""
-        for level, message, fields in self._lines:
+        self.kept_back()()
+
+    def kept_back(self) -> Callable[[], None]:
+        """What logs the lines that were said since the last journaled outcome."""
+        lines = tuple(self._lines)
+        return lambda: self._log(lines)
+
+    def _log(self, lines: Sequence[tuple[int, str, dict[str, Any]]]) -> None:
+        for level, message, fields in lines:
             said = " ".join(f"{name}={value!r}" for name, value in fields.items())
             logger.log(
                 level,

@@ -47,13 +47,13 @@ class Series:
     """The parts of one await that this process asks for, and is granted all at once.
 
     Attributes:
+        nonce: Of the await.
         wanted: The claims on them.
-        parts: Their numbers.
     """
 
     def __init__(self, chosen: Chosen, record: RunRecord, asks: Asks, nonce: str) -> None:
-        self._by, self._record, self._asks, self._nonce = chosen.by, record, asks, nonce
-        self.wanted, self.parts = chosen.wanted, {wanted.p for wanted in chosen.wanted}
+        self._by, self._record, self._asks, self.nonce = chosen.by, record, asks, nonce
+        self.wanted = chosen.wanted
         self._messages: dict[str, Message] = {}
         self._said: dict[str, str] = {}
         self._todo: deque[tuple[Wanted, Grant]] = deque()
@@ -92,7 +92,7 @@ class Series:
         return self._catch_up()
 
     def _ref(self, wanted: Wanted) -> PartRef:
-        return PartRef(self._record.run_id, self._asks.n, wanted.p, self._nonce, 1)
+        return PartRef(self._record.run_id, self._asks.n, wanted.p, self.nonce, 1)
 
     def _step(self, wanted: Wanted) -> Step[Any, Any]:
         call = cast("Call[Any]", self._asks.recipe.parts[int(wanted.p)])
@@ -110,7 +110,7 @@ class Series:
         step = self._step(wanted)
         here = Here(wanted.token, grant, self._since_s, self._asks.recipe.size)
         # One that must not run twice is recorded as soon as it has run.
-        here.keeps = step.idempotent
+        here.keeps = "done" if step.idempotent else ""
         here.before = self._kept
         here.unbegun = self._given_back() if self._asks.recipe.policy == "all" else ()
         self._hold(wanted.token)
@@ -122,7 +122,7 @@ class Series:
         if here.ending is None:
             return Performed()  # Redis is away for long: what is left is due
         if here.ending.code == "decided":
-            return Performed(self._record.moved_on(self._nonce, here.ending.entries))
+            return Performed(self._record.moved_on(self.nonce, here.ending.entries))
         if here.gave_back:
             return Performed(None, self._rest())
         if here.ending.code not in ("recorded", "retrying"):
@@ -142,12 +142,14 @@ class Series:
 
     def _ahead(self) -> RunRecord:
         """The run as it is once what was kept is recorded."""
-        last = self._kept[-1]
-        entry = {"v": "all", "i": "", "at": last.ended_ms, "x": self._nonce, "by": last.token}
+        return self._record.moved_on(self.nonce, self._entries(), Ahead(self._kept, since_s=monotonic()))
+
+    def _entries(self) -> dict[str, str]:
+        """What the journal has once all of it is recorded."""
+        n, last = str(self._asks.n), self._kept[-1]
+        entry = {"v": "all", "i": "", "at": last.ended_ms, "x": self.nonce, "by": last.token, "s": len(self._kept)}
         entry |= {"fp": self._asks.recipe.fingerprint, "l": self._asks.line}
-        n = str(self._asks.n)
-        entries = {n: compact(entry)} | {f"{n}.{finish.ref.p}": finish.outcome for finish in self._kept}
-        return self._record.moved_on(self._nonce, entries, Ahead(self._kept))
+        return {n: compact(entry)} | {f"{n}.{finish.ref.p}": finish.outcome for finish in self._kept}
 
     def _catch_up(self) -> Performed:
         """Record what was kept, and give back what there was no time for."""
@@ -163,5 +165,5 @@ class Series:
         engine.follow_others(run_id, endings[:-1])
         engine.go_on(run_id, last, self._record.workflow)
         if last.code == "decided":
-            return Performed(self._record.moved_on(self._nonce, last.entries))
+            return Performed(self._record.moved_on(self.nonce, last.entries))
         return Performed(None, rest if last.code == "recorded" else ())

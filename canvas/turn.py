@@ -6,7 +6,7 @@ import logging
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never
 
-from canvas import children, tracing
+from canvas import children, passing, tracing
 from canvas.context import taking_turn
 from canvas.lives import is_given_up
 from canvas.opening import open_await
@@ -45,15 +45,20 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
 
     Args:
         record: The run as it was a moment ago; None: it is read.
+
+    Raises:
+        TurnTaken: Another process has it.
     """
     began = stands = None
+    lease = record.lease.token if record and record.lease else token_hex(16) if engine.goes_ahead else ""
     for _ in range(STARTS):
-        record = record or engine.store.load_to_go_on(run_id)
+        record = record or engine.store.load_to_go_on(run_id, lease=lease)
         if record is None or record.fields["state"] in FINAL:
             return
         workflow = engine.workflow(record.workflow)
         if workflow is None:
             # A step's worker may know nothing of the workflow; whoever serves its turns does.
+            engine.store.lapse(run_id, lease)
             engine.send_turn(run_id, record.workflow, queue=record.fields.get("queue", ""))
             return
         stands = record.fields["seen"]
@@ -101,6 +106,8 @@ def _turn(engine: Engine, workflow: Workflow[Any, Any], record: RunRecord) -> bo
     except PayloadError as error:
         return park(engine, record, describe(error))
     in_place = engine.in_place()
+    if in_place is not None:
+        passing.lead(record, in_place)
     try:
         return _take(engine, workflow, record, play, in_place)
     finally:
@@ -135,10 +142,17 @@ def _go_on(engine: Engine, record: RunRecord, play: Replay, in_place: InPlace | 
     """
     while True:
         move = play.go_on(record.journal)
-        here = in_place.choose(record.run_id, move) if in_place and isinstance(move, Asks) else None
-        if here is None or not isinstance(move, Asks):
+        if in_place is None or not isinstance(move, Asks):
             return record, move
-        went = open_await(engine, record, play.run, move, here)
+        if not passing.keeps_up(record, in_place):
+            return record, False
+        here = in_place.choose(record.run_id, move)
+        if here is None:
+            return record, move
+        if passing.may_pass(record, play.run, move, here):
+            went = passing.Passing(here, record, play.run, move).go()
+        else:
+            went = open_await(engine, record, play.run, move, here)
         if isinstance(went, bool):
             return record, went
         record = went

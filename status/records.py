@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from secrets import token_hex
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from status.errors import ConfigError
@@ -224,6 +225,7 @@ class Opening:
         grants: Of the parts that this process runs itself (`granted`).
         waiting: Part -> attempt, of the parts that nobody has claimed (`exists`; `opened` if some ended at once).
         found: The fingerprint that is there instead (`foreign`), and where it was awaited.
+        endings: Of parts that had run before they were granted.
     """
 
     code: str
@@ -232,6 +234,7 @@ class Opening:
     found: str = ""
     found_line: str = ""
     grants: Sequence[Grant] = ()
+    endings: Sequence[Ending] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,24 +311,49 @@ class ChildEnd:
 Owed = OwedTurn | OwedPart | DeadClaim | OwedStop | OwedNews | None
 
 
+class Lease(NamedTuple):
+    """That a turn was the first to come to the end of its journal: no other begins there while it is vouched for.
+
+    Attributes:
+        at_ms: When it was given, by Redis' clock.
+        at_s: The same by this process' own.
+    """
+
+    token: str
+    at_ms: int
+    at_s: float
+
+    @classmethod
+    def now(cls, token: str, at_ms: int) -> Lease:
+        """It is `at_ms` there now, or was a moment ago."""
+        return cls(token, at_ms, monotonic())
+
+
+class TurnTaken(Exception):  # noqa: N818
+    """Another process has the turn that was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A run and its journal, as a turn reads them.
 
     Attributes:
         ahead: The end of this journal, if it is not in Redis yet.
+        lease: This turn is the first that came to its end, and may go ahead of it.
     """
 
     run_id: str
     fields: Mapping[str, str]
     journal: Mapping[str, str]
     ahead: Ahead | None = None
+    lease: Lease | None = None
 
     def moved_on(self, nonce: str, entries: Mapping[str, str], ahead: Ahead | None = None) -> RunRecord:
         """The same after its open await was decided, which added `entries` to the journal."""
         journal = self.journal if isinstance(self.journal, Journal) else Journal(self.journal)
         fields = {**self.fields, "seen": nonce, "open": ""}
-        return RunRecord(self.run_id, fields, journal.grown(entries), ahead)
+        # Nobody else can come to an end that nobody else knows of.
+        return RunRecord(self.run_id, fields, journal.grown(entries), ahead, self.lease if ahead else None)
 
     @property
     def workflow(self) -> str:

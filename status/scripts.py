@@ -33,18 +33,18 @@ RUN_SCRIPTS = frozenset(
     {
         "submit", "open_join", "begin", "finish", "fire", "complete", "cancel", "vouch", "release", "park", "repair",
         "abandon", "retry", "operator", "amend", "restart", "resolve", "send", "child", "told",
-        "enter", "leaving", "turn_down", "reassert", "stage", "resent", "read", "give_back", "advance",
+        "enter", "leaving", "turn_down", "reassert", "stage", "resent", "read", "give_back", "advance", "lapse",
     }
 )  # fmt: skip
 
 #: The transitions that `advance` makes, one after the other.
-TOGETHER = ("finish", "give_back", "open_join", "complete")
+TOGETHER = ("finish", "give_back", "pass", "open_join", "complete")
 
 #: Those that move no part go without `_join.lua`: each call of a script makes its functions anew.
 MOVE_NO_PART = frozenset(
     {
         "submit", "complete", "restart", "vouch", "park", "repair", "retry", "operator", "amend", "child", "told",
-        "leaving", "turn_down", "stage", "resent", "read",
+        "leaving", "turn_down", "stage", "resent", "read", "lapse",
     }
 )  # fmt: skip
 

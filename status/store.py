@@ -16,12 +16,14 @@ from status.records import (
     NONE_WANTED,
     Ending,
     Grant,
+    Lease,
     NewBatch,
     NewPart,
     News,
     Opening,
     PartRef,
     RunRecord,
+    TurnTaken,
     Wanted,
     check_run_id,
     claims_of,
@@ -157,15 +159,25 @@ class Store(
         fields, journal = pipe.execute()
         return RunRecord(run_id, fields, Journal(journal)) if fields.get("workflow") else None
 
-    def load_to_go_on(self, run_id: str) -> RunRecord | None:
-        """The same for a turn: it reads what this process has not read before. See `read.lua`."""
+    def load_to_go_on(self, run_id: str, *, lease: str = "") -> RunRecord | None:
+        """The same for a turn: it reads what this process has not read before. See `read.lua`.
+
+        Args:
+            lease: The token of the lease that it would have, as the first that comes to the journal's end.
+
+        Raises:
+            TurnTaken: Another process has this turn.
+        """
         known = self.journals.get(run_id)
-        run, added, *in_part = self._call("read", run_id, known.mark if known else "")
+        now, *more = self._call("read", run_id, known.mark if known else "", lease)
+        if now == "busy":
+            raise TurnTaken(run_id)
+        run, added, *in_part = more
         fields = mapping(run)
         if not fields.get("workflow"):
             return None
         journal = self.journals.read(run_id, fields, mapping(added), known if in_part else None)
-        return RunRecord(run_id, fields, journal)
+        return RunRecord(run_id, fields, journal, lease=Lease.now(lease, int(now)) if int(now) else None)
 
     def open_join(
         self,
@@ -186,6 +198,7 @@ class Store(
         news: News | None = None,
         line: str = "",
         ahead: Ahead | None = None,
+        late: Sequence[Finish] = (),
         meanwhile: Callable[[], object] | None = None,
     ) -> Opening:
         """Open await `n` and file its parts, if the journal still ends with `seen`. See `open_join.lua`.
@@ -194,6 +207,7 @@ class Store(
             wanted: The parts that this process runs itself.
             line: Where it is awaited (file:line), for people.
             ahead: See `advance`.
+            late: What came of the wanted parts, which have run already; recorded if they are granted.
             meanwhile: Called while Redis works, perhaps more than once.
         """
         what = f"{fingerprint}\n{line}"
@@ -203,12 +217,21 @@ class Store(
             args += batch.arguments()
         for part in parts:
             args += (part.kind, part.delay_ms, part.within_ms, part.queue, part.label, part.spec)
-        answer = self._after(ahead, run_id, "open_join", args, meanwhile)
+        endings: list[Ending] = []
+        if late:
+            answer, endings = self.open_late(ahead, run_id, args, late)
+        else:
+            answer = self._after(ahead, run_id, "open_join", args, meanwhile)
+        return self._opening(nonce, answer, endings)
+
+    @staticmethod
+    def _opening(nonce: str, answer: Sequence[Any] | None, endings: Sequence[Ending]) -> Opening:
         if answer is None:
             return Opening("moved", nonce)
         if answer[0] == "granted":
             now_ms = int(answer[1])
-            return Opening("granted", nonce, grants=[Grant("granted", now_ms, int(ends)) for ends in answer[2:]])
+            grants = [Grant("granted", now_ms, int(ends)) for ends in answer[2:]]
+            return Opening("granted", nonce, grants=grants, endings=endings)
         if answer[0] == "exists":
             return Opening("exists", answer[1], {p: int(attempt) for p, attempt in pairs(answer[2:], 2)})
         if answer[0] == "foreign":

@@ -60,14 +60,49 @@ class AheadTransitions:
         Returns:
             The answer; None: what was recorded is not what the turn has gone on with.
         """
-        if ahead is None or ahead.recorded:
-            return self._call(name, run_id, *args, meanwhile=meanwhile)
-        flat = [value for finish in ahead.finishes for value in _said("finish", finish.arguments())]
-        answers = self._call("advance", run_id, *flat, *_said(name, args), meanwhile=meanwhile)
-        count, n = len(ahead.finishes), ahead.finishes[-1].ref.n
-        ahead.endings = [self._ending(run_id, n, answer) for answer in answers[:count]]
-        ahead.recorded = len(answers) > count
-        return answers[count] if ahead.recorded else None
+        return self._made(ahead, run_id, [(name, args)], meanwhile)[0]
+
+    def pass_by(self, run_id: str, ahead: Ahead) -> bool:
+        """Record what a turn has gone on with. See `finish.lua` and `pass.lua`. Returns whether all of it is."""
+        self._made(ahead, run_id, [])
+        return ahead.recorded
+
+    def open_late(self, ahead: Ahead | None, run_id: str, opening: Sequence[Any], finishes: Sequence[Finish]) -> Any:
+        """Open an await whose parts have begun already, and record what came of them, if they are granted now.
+
+        Args:
+            opening: The arguments of `open_join`.
+
+        Returns:
+            What the opening answered, None if what was to be recorded before is not; and what came of the parts.
+        """
+        asked = [("open_join", opening), *(("finish", finish.arguments()) for finish in finishes)]
+        answer, *ended = self._made(ahead, run_id, asked)
+        n = finishes[-1].ref.n
+        return answer, [self._ending(run_id, n, one) for one in ended if one is not None]
+
+    def _made(
+        self,
+        ahead: Ahead | None,
+        run_id: str,
+        asked: Sequence[tuple[str, Sequence[Any]]],
+        meanwhile: Callable[[], object] | None = None,
+    ) -> list[Any]:
+        """The answers of transitions that are made once the journal has what their turn has gone on with; else None."""
+        first = [] if ahead is None or ahead.recorded else ahead.transitions()
+        if not first and len(asked) == 1:
+            return [self._call(asked[0][0], run_id, *asked[0][1], meanwhile=meanwhile)]
+        flat = [value for one in (*first, *asked) for value in _said(*one)]
+        answers = self._call("advance", run_id, *flat, meanwhile=meanwhile)
+        if ahead is not None and first:
+            ends, count = answers[: len(ahead.finishes)], len(first)
+            ahead.endings = [self._ending(run_id, ahead.finishes[0].ref.n, answer) for answer in ends]
+            # Asked for nothing more, the last of them says by itself whether it is on record.
+            ahead.recorded = len(answers) > count or (
+                not asked and len(answers) == count and answers[-1][0] == "passed"
+            )
+        more = answers[len(first) :]
+        return [*more, *[None] * (len(asked) - len(more))]
 
 
 def _said(name: str, args: Sequence[Any]) -> list[Any]:

@@ -38,6 +38,10 @@ class LivesTransitions:
         """A turn that was sent again has let its process live."""
         self.redis.hdel(self.keys.run(run_id), "turns")
 
+    def lapse(self, run_id: str, lease: str) -> bool:
+        """The process that had the turn with this lease is gone; whether the run still stands there."""
+        return bool(self._call("lapse", run_id, lease))
+
     def turn_down(self, run_id: str, why: str, ref: PartRef | None = None) -> bool:
         """Give back a message whose code this process does not have: of a part, or (`ref` is None) of a turn.
 

@@ -14,6 +14,7 @@ from status.records import (
     DeadClaim,
     Ending,
     Grant,
+    Lease,
     Owed,
     OwedNews,
     OwedPart,
@@ -116,7 +117,11 @@ class SweepTransitions:
         if not run:
             return Ending(code, claims_of(stop), start, entries=fields)
         journal = self.journals.read(run_id, run, fields, known if len(more) > 2 else None)
-        return Ending(code, claims_of(stop), start, RunRecord(run_id, run, journal), journal)
+        at, _, lease = run.get("turn", "").rpartition("|")[0].rpartition("|")
+        # Who ends the last part takes the turn, and comes first.
+        mine = lease == run["decider"] and at == f"{run['seen']}|{run['decider']}"
+        record = RunRecord(run_id, run, journal, lease=Lease.now(lease, int(run["updated_ms"])) if mine else None)
+        return Ending(code, claims_of(stop), start, record, journal)
 
     @staticmethod
     def _publishable(run_id: str, n: int, part: Sequence[str]) -> Iterator[Publishable]:

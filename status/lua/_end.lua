@@ -8,6 +8,7 @@ local function end_run(was, state, result, error, token, now)
   local keep_ms = tonumber(f[1])
   count_run(state, now)
   redis.call('HSET', RUN, 'ctoken', token, 'finished_ms', int(now))
+  redis.call('HDEL', RUN, 'turn')
   if result ~= '' then redis.call('HSET', RUN, 'result', result) end
   if error ~= '' then redis.call('HSET', RUN, 'error', error) else redis.call('HDEL', RUN, 'error') end
   set_state(was, state, now)

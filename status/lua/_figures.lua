@@ -64,6 +64,28 @@ local function status_is(run, phase, progress, meta, now)
   run[#run + 1] = noted
 end
 
+-- What a turn has to say, from ARGV[at] on: 0, or 3 and phase, progress, metadata (JSON); then the number of events and, for
+-- each, kind, name, detail. Fields of the run hash are added to `run`. Returns where it ends.
+-- `n`: an event of kind `run.patched` is noted in the run as of this await, as `patched:` and its name.
+local function hear_news(run, ARGV, at, now, n)
+  if ARGV[at] == '3' then
+    status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
+    at = at + 3
+  end
+  local events = tonumber(ARGV[at + 1])
+  at = at + 1
+  for _ = 1, events do
+    if n and ARGV[at + 1] == 'run.patched' then
+      run[#run + 1] = 'patched:' .. ARGV[at + 2]
+      run[#run + 1] = n
+    end
+    event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    count_undo(ARGV[at + 1], ARGV[at + 2])
+    at = at + 3
+  end
+  return at
+end
+
 -- A run has ended: it, its last phase, and its steps that ended since it was submitted or taken up again. (Those of a
 -- batch that the timeline has forgotten are not counted, nor are children, which are runs themselves.)
 local function count_run(state, now)

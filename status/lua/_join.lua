@@ -91,13 +91,17 @@ local function stop_rest(n, nonce, now)
   return loose + undos
 end
 
+-- Whether the process that ends a part takes the turn that this may owe: then it has the lease of that.
+local goes_on = false
+
 -- The entry of await n, and where the journal ends now. `size`: the outcomes of so many parts there may be; 0 where that is not
 -- known, or many. `counts`: of a batch, how many succeeded and failed.
 local function write_entry(n, verdict, index, by, now, nonce, fp, line, size, counts)
   local entry = { v = verdict, i = index, at = now, x = nonce, by = by, fp = fp, l = line or nil, n = counts }
   if size > 0 then entry['s'] = size end
   redis.call('HSET', JOURNAL, n, cjson.encode(entry))
-  redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0)
+  redis.call('HSET', RUN, 'seen', nonce, 'decider', by, 'open', '', 'updated_ms', int(now), 'waits', 0,
+    'turn', goes_on and lease(end_of(nonce, by), by, LOOK_TICKS) or '')
 end
 
 -- One decision a join: writes the entry of await n, stops what is left of it and owes the run a turn.

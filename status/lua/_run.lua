@@ -96,6 +96,25 @@ local function is_read(seen, decider, read)
   return nonce == seen and (by == '' or by == decider)
 end
 
+-- The end of the journal, in one text.
+local function end_of(seen, decider) return seen .. '|' .. (decider or '') end
+
+-- The lease of a turn, in the field `turn` of the run: `end of the journal|token|the tick it is good for`. While it is good no other
+-- turn begins at that end; and who has it may go ahead of the journal, if he came first (see read.lua and pass.lua).
+local function lease(at, token, ticks) return at .. '|' .. token .. '|' .. int(tick() + ticks) end
+local function lease_of(text) return string.match(text or '', '^(.*)|([^|]*)|(%d+)$') end
+
+-- The lease with this token is good for so many ticks, and its turn is looked at then, if that stands where it stood. Returns
+-- whether it does.
+local function prolong(token, good_ticks, look_ticks)
+  local f = redis.call('HMGET', RUN, 'turn', 'seen', 'decider', 'open', 'state')
+  local at, its = lease_of(f[1])
+  if its ~= token or f[4] ~= '' or FINAL[f[5]] or at ~= end_of(f[2], f[3]) then return false end
+  redis.call('HSET', RUN, 'turn', lease(at, token, good_ticks))
+  look_at(RUN_ID, look_ticks)
+  return true
+end
+
 local function timer_id(kind, n, p, nonce)
   return kind .. '|' .. RUN_ID .. '|' .. n .. '|' .. p .. '|' .. nonce
 end

@@ -1,14 +1,16 @@
 -- Several transitions of one run, one after the other and with nothing in between: what came of the steps that a process
--- has run in place, and what the workflow does next. Each is what it is by itself (see the script of its name).
+-- has run in place, the awaits that its turn has passed, and what the workflow does next; last, what came of parts of that.
+-- Each is what it is by itself (see the script of its name).
 --
--- ARGV: for each, its name (finish|give_back|open_join|complete), the number of its arguments, and these
+-- ARGV: for each, its name (finish|give_back|pass|open_join|complete), the number of its arguments, and these
 --
--- Answers the answers, as far as it went. A turn that has gone on with outcomes before they were recorded opens or completes
--- something only if they are now in the journal as it has taken them: the last of them decided its join, and none was
--- recorded otherwise before. Else it ends there; what was recorded so far stands, and the turn starts over.
-local made = { finish = finish, give_back = give_back, open_join = open_join, complete = complete }
+-- Answers the answers, as far as it went. A turn that has gone on with outcomes before they were recorded passes, opens or
+-- completes something only if they are now in the journal as it has taken them: the last of them decided its join, and none
+-- was recorded otherwise before. So with the awaits that it has passed; and parts that ran before they were claimed have
+-- ended only if they are claimed now. Else it ends there; what was recorded so far stands, and the turn starts over.
+local made = { finish = finish, give_back = give_back, pass = pass, open_join = open_join, complete = complete }
 
--- What is asked for: names and arguments; and which outcomes a turn has gone on with, where.
+-- What is asked for: names and arguments; and which outcomes of an open await a turn has gone on with, where.
 local asked, places, outcomes = {}, {}, {}
 local at = 1
 while at <= #ARGV do
@@ -16,7 +18,7 @@ while at <= #ARGV do
   for i = 1, tonumber(ARGV[at + 1]) do one[i] = ARGV[at + 1 + i] end
   asked[#asked + 1] = one
   at = at + 2 + #one
-  if one.name == 'finish' then
+  if one.name == 'finish' and #places == #asked - 1 then -- those in front of all else
     places[#places + 1] = one[1] .. '.' .. one[2]
     outcomes[#outcomes + 1] = one[7]
   end
@@ -62,7 +64,10 @@ local function end_all()
   return true
 end
 
-local function are_recorded(answer)
+-- Whether a transition may be made, after another that has come to `answer`.
+local function may_follow(name, before, answer)
+  if before == 'open_join' then return answer[1] == 'granted' end
+  if name == 'finish' or name == 'give_back' or answer[1] == 'passed' then return true end
   if answer[1] ~= 'decided' then return false end
   for i, outcome in ipairs(redis.call('HMGET', JOURNAL, unpack(places))) do
     if outcome ~= outcomes[i] then return false end
@@ -71,13 +76,13 @@ local function are_recorded(answer)
 end
 
 local answers, first = {}, 1
-if asked[#asked].name ~= 'finish' and end_all() then
+if #places > 0 and asked[#asked].name ~= 'finish' and end_all() then
   for i = 1, #places do answers[i] = { i < #places and 'recorded' or 'decided', {}, {} } end
   first = #places + 1
 end
 for i = first, #asked do
   local one = asked[i]
-  if one.name ~= 'finish' and one.name ~= 'give_back' and i > first and not are_recorded(answers[i - 1]) then break end
+  if i > first and not may_follow(one.name, asked[i - 1].name, answers[i - 1]) then break end
   answers[i] = made[one.name](one)
 end
 return answers

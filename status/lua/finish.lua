@@ -108,6 +108,7 @@ local function grant_entered(start)
   return start, { claim_part(n, q, nonce, '1', ARGV[14], ARGV[15], '0', limit_ms, ARGV[17], step_name(n, q), now) }
 end
 
+goes_on = string.sub(ARGV[11], 1, 3) == 'all'
 local answer = finish()
 if answer[1] == 'decided' and string.sub(ARGV[11], 1, 3) == 'all' then
   answer[4], answer[5], answer[6] = redis.call('HGETALL', RUN), journal_after(string.sub(ARGV[11], 5))

@@ -16,7 +16,6 @@
 -- items in a chunk, then the chunks: each a JSON list of items, the one argument of a part each; no chunk: the items are
 -- the run's input (see stage.lua). `wide` in the place of the 0: these are calls of a fan-out, all of which the timeline
 -- shows; a chunk is a list of their arguments, [args, kwargs] each. Of a batch of children the queue is `>` and their run ids, with % for the part.
--- An event of kind `run.patched` is noted in the run, as `patched:` and its name.
 --
 -- Answers {opened}: created by this token, publish every step that has no delay
 --         {opened, p, attempt, ...}: ... publish these: some ended at once, or had before a retry of the run
@@ -96,21 +95,7 @@ end
 
 local now, at = now_ms(), 12
 local run = { 'open', n, 'updated_ms', int(now) }
-if ARGV[at] == '3' then
-  status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
-  at = at + 3
-end
-local events = tonumber(ARGV[at + 1])
-at = at + 1
-for i = 1, events do
-  if ARGV[at + 1] == 'run.patched' then
-    run[#run + 1] = 'patched:' .. ARGV[at + 2]
-    run[#run + 1] = n
-  end
-  event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  count_undo(ARGV[at + 1], ARGV[at + 2])
-  at = at + 3
-end
+at = hear_news(run, ARGV, at, now, n)
 local batch = ARGV[at + 1] == 'batch'
 local size = batch and tonumber(ARGV[at + 2]) or (#ARGV - at) / 6
 redis.call('HSET', join, 'policy', ARGV[5], 'size', size, 'need', ARGV[6], 'nonce', nonce, 'fp', fp, 'ok', 0, 'bad', 0,

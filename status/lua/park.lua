@@ -6,6 +6,7 @@
 local f = redis.call('HMGET', RUN, 'state', 'seen', 'error', 'decider')
 if not f[1] or FINAL[f[1]] or not is_read(f[2], f[4], ARGV[1]) then return 0 end
 look_at(RUN_ID, tonumber(ARGV[3]))
+redis.call('HSET', RUN, 'turn', '') -- whoever is sent next may begin
 if f[3] == ARGV[2] then return 1 end
 redis.call('HSET', RUN, 'error', ARGV[2])
 -- A cancel that is noted stays visible: it is answered once the code fits.

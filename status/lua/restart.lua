@@ -40,7 +40,7 @@ end
 -- Which items of a batch were done is for a retry of that await.
 for n in string.gmatch(f[7] or '', '%d+') do redis.call('UNLINK', JOINS .. n .. ':done') end
 local round = int(tonumber(f[5] or '1') + 1)
-redis.call('HDEL', RUN, 'error', 'again', 'kept', 'bits', 'turns', 'given_up', 'gone')
+redis.call('HDEL', RUN, 'error', 'again', 'kept', 'bits', 'turn', 'turns', 'given_up', 'gone')
 redis.call('HSET', RUN, 'round_input', ARGV[3], 'first', ARGV[4], 'entries', ARGV[5], 'carried', ARGV[6], 'round', round,
   'round_ms', int(now), 'round_token', ARGV[2], 'seen', ARGV[2] .. '#', 'waits', 0, 'updated_ms', int(now))
 if f[1] == 'pending' then redis.call('HSET', RUN, 'started_ms', int(now)) end

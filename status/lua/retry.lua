@@ -19,7 +19,7 @@ if not FINAL[state] then
   if f[4] == ARGV[3] then return { 'retried' } end
   if not f[2] then return { 'refused', state } end
   redis.call('HSET', RUN, 'waits', 0)
-  redis.call('HDEL', RUN, 'turns', 'given_up', 'gone')
+  redis.call('HDEL', RUN, 'turn', 'turns', 'given_up', 'gone')
   look_at(RUN_ID, LOOK_TICKS)
   if by ~= '' then event('operator.retry', f[5], by) end
   return { 'parked' }

@@ -42,7 +42,7 @@ def test_a_short_step_runs_in_the_process_of_its_turn(flow, workers, redis_clien
     assert pushes(redis_client) - pushed < 8
 
 
-def test_an_await_in_place_is_one_round_trip(flow, workers, redis_client):
+def test_awaits_of_short_steps_are_one_round_trip_together(flow, workers, redis_client):
     workers(pool="solo", concurrency=1)
     flow.in_a_row.submit(8).result(timeout_s=30)
 
@@ -51,9 +51,9 @@ def test_an_await_in_place_is_one_round_trip(flow, workers, redis_client):
         redis_client.echo("that is all")
         made = Counter(scripts_called(monitor))
 
-    # What a step gave goes with what the workflow asks for next, at last with its end. A step or two may be a message,
+    # The turn goes ahead of the journal, and what it passed is recorded with the end. A step or two may be a message,
     # where a chain was too long for one go: each a `begin` and a `finish`.
-    assert made["advance"] >= 10
+    assert 1 <= made["advance"] <= 1 + made["begin"]
     assert made["open_join"] + made["complete"] <= 1 + made["begin"]
     assert made["finish"] <= made["begin"] <= 2
 
@@ -134,15 +134,16 @@ def ticks(redis_client: Any) -> int:
     return max(int(redis_client.get(key)) for key in redis_client.keys("celeriac:*:tick"))
 
 
-def test_a_process_killed_in_a_step_in_place_costs_a_life_of_the_step_and_no_more(flow, workers, redis_client):
+def test_a_process_killed_in_a_step_in_place_loses_what_it_had_not_recorded_and_no_more(flow, workers, redis_client):
     workers()
 
     handle = flow.then_not.submit("dies", run_id="r")
 
     assert handle.result(timeout_s=60)[8] == "dies"
     assert redis_client.get("r") == "2"
+    # It was ahead of the journal, which knows nothing of the attempt; the next one was by a claim.
     started = [event for event in history("r") if event.kind == "step.started"]
-    assert len(started) == 8 + 2 + 1 + 2
+    assert len(started) == 8 + 1 + 1 + 2
     assert redis_client.hget(next(iter(redis_client.keys("celeriac:*:run:r"))), "given_up") is None
 
 

@@ -49,8 +49,11 @@ def ground(socket: str, db: int = 0) -> Iterator[Ground]:
             ("canvas.engine.sleep", lambda s: _world().sleep(s)),
             ("canvas.engine.monotonic", lambda: _world().now_s),
             ("canvas.perform.sleep", lambda s: _world().sleep(s)),
+            ("canvas.passing.monotonic", lambda: _world().now_s),
             ("canvas.perform.monotonic", lambda: _world().now_s),
             ("canvas.pulse.monotonic", lambda: _world().now_s),
+            ("canvas.series.monotonic", lambda: _world().now_s),
+            ("status.records.monotonic", lambda: _world().now_s),
             ("canvas.pulse.time", lambda: _world().now_s),
             ("canvas.heartbeat.worker_state", _ActiveRequests()),
             # Of each world its own, see `simulation.in_place`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -192,6 +193,7 @@ class Host:
         self.stopped_until_ms = 0
         self.cut_until_ms = 0
         self._shaky_until_ms = 0
+        self._beat_ms = world.ms
         self.requests: list[SimRequest] = []
         self.prefetched: list[Sent] = []
         self.parent, self.heart, self.sweeper = (
@@ -208,8 +210,13 @@ class Host:
 
     def beat(self) -> None:
         """As `Heartbeat.beat_for_ever` does each second."""
+        begun_ms = self.world.ms
         try:
             self._heartbeat.beat()
+            for child in self.children:
+                if child.holding and child.holding.lease and not child.dead:
+                    self.world.store.vouch(self.world.run_id, [(0, "turn", child.holding.lease)])
+            self._beat_ms = begun_ms
         except RedisError:
             self.world.note(f"{self.name}: no heartbeat")
         self.world.after(BEAT_MS, self.heart, self.beat)
@@ -247,6 +254,11 @@ class Host:
     @property
     def shaky(self) -> bool:
         return self._shaky_until_ms > self.world.ms
+
+    @property
+    def late(self) -> bool:
+        """Whether its heart has not vouched for anything for so long, since others had the processor time and again."""
+        return self.world.ms - self._beat_ms > 3 * BEAT_MS
 
     # --- messages -------------------------------------------------------------------
 
@@ -299,6 +311,9 @@ class Host:
     def _give_up(self, child: Child) -> None:
         """As the heartbeat does with what a process that is gone had in place."""
         rows = child.holding.rows if child.holding else []
+        if child.holding and child.holding.lease:
+            with suppress(RedisError):  # then it ends by itself
+                self.world.store.lapse(self.world.run_id, child.holding.lease)
         for request, running in list(rows):
             ref = request.celeriac_ref
             if not running:

@@ -31,6 +31,7 @@ class SimHolding(granted.Holding):
     def __init__(self, world: World, child: Child) -> None:
         super().__init__()
         self._world, self._child = world, child
+        self.lease = ""
         self.rows: list[tuple[SimRequest, bool]] = []
         child.holding = self
 
@@ -48,7 +49,13 @@ class SimHolding(granted.Holding):
             self._child.host.requests.append(request)
             granted.note(token)
 
+    def lead(self, lease: str, _what: str) -> None:
+        if not self._child.dead:
+            self.drop()
+            self.lease = lease
+
     def drop(self) -> None:
+        self.lease = ""
         for request, _ in self.rows:
             granted.forget(request.celeriac_token)
             self._child.host.requests.remove(request)
@@ -84,6 +91,8 @@ class SimInPlace(InPlace):
         context = Context(headers, args=args, kwargs=kwargs, chord=embed["chord"], called_directly=False)
         request = SimRequest(self._host, task, sent, ref, here.token)
         outer, child.job = child.job, Job(sent, task, context, request, here.grant, ends=True)
+        if here.keeps == "all":
+            world.watch.goes_ahead(child, ref, here.token)
         world.watch.begins(here.token)
         try:
             world.work(world.faults.in_place_ms())

@@ -44,7 +44,7 @@ LIVES = (
 LEASE_MS, RAISED_MS = SWEEPER_LEASE_MS, 900
 
 #: What can't change a journal.
-QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent", "read"})
+QUIET = frozenset({"vouch", "sweep", "repair", "begin", "reassert", "resent", "read", "lapse"})
 
 #: What does no harm when it is done again, and answers as things are then.
 WITHOUT_TOKEN = frozenset(
@@ -61,6 +61,7 @@ WITHOUT_TOKEN = frozenset(
         "resent",
         "read",
         "give_back",
+        "lapse",
     }
 )
 
@@ -177,7 +178,7 @@ class SimScripts(Scripts):
         if name == "advance":
             said = " ".join(f"{one} {row[0]}" for (one, _), row in zip(one_by_one(args), answer, strict=False))
         elif name == "read":
-            said = f"{len(answer[1]) // 2} fields"
+            said = f"{len(answer[2]) // 2} fields" if len(answer) > 1 else answer[0]
         else:
             said = answer[0] if isinstance(answer, list) and answer else answer
         world.boundary(f"after {name} {self._place(name, args)}: {said}")

@@ -16,6 +16,9 @@ from simulation.redis_side import Patches, source
 from simulation.watch import Violation
 from simulation.world import World
 
+# Bounded by their seeds; how long those take is the machine's.
+pytestmark = pytest.mark.timeout(900)
+
 
 def world(on: Ground, mutation: Mutation, seed: int, patches: Patches) -> World:
     """A world in which it may show."""

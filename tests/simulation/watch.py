@@ -106,12 +106,18 @@ class Watch:
         elif name == "open_join" and code in {"opened", "granted", "answered"} and int(args[0]) not in seen.opened_ms:
             seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
+        elif name == "pass" and code == "passed" and int(args[0]) not in seen.opened_ms:
+            seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
+            seen.log.append(Opened(int(args[0])))
         elif name == "restart" and code == "restarted":
             seen.forgotten |= (seen.journal.keys() - journal.keys()) | (seen.late.keys() - late.keys())
         elif name == "send" and code == "accepted":
             self._sent(args)
         elif name == "finish":
             self._finished(args, code)
+        elif name == "release" and code != "none":
+            for body in self.bodies.values():
+                body.cut_off |= body.place == (int(args[0]), str(args[1])) and body.child.host.late
         elif name == "fire" and args[0] == "attempt" and code == "recorded":
             # Their attempts have ended: what they say of it themselves is nothing new.
             self.seen.asked |= {
@@ -134,7 +140,7 @@ class Watch:
             Ended(int(found[1]), int(found[2]), journal[field][0]) for field in new if (found := _PART.fullmatch(field))
         ]
         ended.sort()
-        if len(ended) > 1 and name != "open_join":  # which may find several promises with their values
+        if len(ended) > 1 and name not in {"open_join", "pass"}:  # which may find several promises with their values
             raise Violation(f"{name} ended {ended} at once")
         if ended and name == "finish" and ended[0].came == "e":
             self._only_the_claimant_fails(args)
@@ -208,6 +214,19 @@ class Watch:
         if begins:
             self.begins(token)
         world.note(f"may run {ref.step_id} attempt {ref.attempt}")
+
+    def goes_ahead(self, child: Child, ref: PartRef, token: str) -> None:
+        """A body begins without a claim: its turn is ahead of the journal, and nobody else may run the same."""
+        for other in self.bodies.values():
+            if other.place == (ref.n, ref.p) and other.lives and not self._may_overlap(other):
+                raise Violation(
+                    f"{ref.n}.{ref.p} runs twice: {other.child.name}, now {child.name} ahead of the journal"
+                )
+        if ref.n in self.seen.opened_ms and not child.host.shaky:
+            raise Violation(f"{child.name} runs {ref.n}.{ref.p} ahead of a journal that has it")
+        self._world.saga.must_know(ref, None)
+        self.bodies[token] = Body(ref, token, child, None, self._world.now_ms)
+        self._world.note(f"may run {ref.step_id} ahead of the journal")
 
     def begins(self, token: str) -> None:
         """A body that was granted begins."""

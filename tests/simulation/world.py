@@ -40,6 +40,16 @@ QUIET = ("before sweep", "after sweep", "before vouch", "after vouch")
 DEPTH = 2
 
 
+class SimEngine(Engine):
+    """The engine, as the processes of a world share it."""
+
+    habits: Habits
+
+    @property
+    def goes_ahead(self) -> bool:
+        return self.habits.some
+
+
 class World:
     """One run and all that happens to it.
 
@@ -81,10 +91,11 @@ class World:
         self.watch = Watch(self)
         self.broker = Broker(self)
         self.store = SimStore(on.redis, self, patches, **{"max_lives": 1000, **(settings or {})})
-        self.engine = Engine(self.app, self.store)
+        self.engine = SimEngine(self.app, self.store)
         self.engine.publisher = SimPublisher(self.app, self)
         habits = Habits(seed)
         self.engine.in_place = lambda: habits.in_place(self)
+        self.engine.habits = habits
         self.engine.widens_by = habits.widens_by
         self.app.__dict__["_celeriac"] = self.engine
         self.app.__dict__["control"] = Control(self)

@@ -1,0 +1,186 @@
+"""Goes through awaits of short steps ahead of the journal, and records many of them in one round trip.
+
+A turn that came first to the end of its journal has a lease on it (see `read.lua`): no other turn begins there while
+its worker vouches for it. So it may run what its workflow asks for before the journal knows that this was asked: steps
+without claims, awaits that are opened and decided at once (see `pass.lua`). If the process dies, all of that happens
+again, as it does to a step whose process dies a moment before it records what the step gave; and by claims then, which
+count what kills its process. Temporal's local activities and Restate's `ctx.run` are recorded so, several at a time.
+
+It is for steps that may run twice, and for awaits of which nobody needs to know before they are over: no time limit of
+the await, no undo, no saga. At the first part that fails, or is to be made again, its await is opened, and what came of
+its parts is recorded as if they had been claimed all the time.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from canvas import granted, opening, tracing
+from canvas.parking import caught_up, going_on, seen_of
+from canvas.perform import Here
+from canvas.series import PATIENT, Series
+from status.ahead import Ahead, Finish, Passage, PassedPart
+from status.records import Grant, PartRef, RunRecord, Wanted
+
+if TYPE_CHECKING:
+    from canvas.call import Call
+    from canvas.in_place import Chosen, InPlace
+    from canvas.replay import Asks
+    from canvas.run import Run
+    from status.records import NewPart
+
+#: After so long what a turn has gone on with is recorded, whatever it does next.
+RECORD_S = 0.05
+
+#: A lease is good for three ticks, of a second each, from when it was given, and vouched for once a second from when
+#: the turn began. Who has heard nothing of Redis for so long does not rely on it: the process may have stood still.
+LEASE_S = 1.0
+
+
+def lead(record: RunRecord, in_place: InPlace) -> None:
+    """The worker vouches for the turn's lease from now on, if it has one."""
+    if record.lease is not None:
+        ref = PartRef(record.run_id, 0, "0", "turn", 1)
+        in_place.holding.lead(record.lease.token, granted.said_of(ref, record.workflow))
+
+
+def keeps_up(record: RunRecord, in_place: InPlace) -> bool:
+    """Record what the turn has gone on with, once that is a while ago. False: the journal is another."""
+    ahead = record.ahead
+    if ahead is None or ahead.recorded or monotonic() - ahead.since_s < RECORD_S:
+        return True
+    return caught_up(in_place.engine, record)
+
+
+def may_pass(record: RunRecord, run: Run, asks: Asks, here: Chosen) -> bool:
+    """Whether the turn may go through this await before it is on record."""
+    recipe, lease, ahead = asks.recipe, record.lease, record.ahead
+    if lease is None or run.writes or recipe.policy not in PATIENT or len(here.wanted) != recipe.size:
+        return False
+    if recipe.undo or recipe.timeout_s or recipe.state != "running" or record.fields["state"] == "cancelling":
+        return False
+    if record.fields.get("again"):  # what had succeeded before a retry of the run is not made again
+        return False
+    heard_s = ahead.since_s if ahead is not None else lease.at_s
+    return monotonic() - heard_s < LEASE_S and all(map(_is_plain, recipe.parts, asks.parts))
+
+
+def _is_plain(call: Any, part: NewPart) -> bool:
+    """Whether nobody has to know of a part before it is over."""
+    plan = cast("Call[Any]", call).plan
+    return bool(
+        call.definition.idempotent
+        and not part.within_ms
+        and plan.undo is None
+        and plan.undone_by is None
+        and plan.undoes is None
+    )
+
+
+class Passing(Series):
+    """The parts of one await, which run before it is opened."""
+
+    def __init__(self, chosen: Chosen, record: RunRecord, run: Run, asks: Asks) -> None:
+        super().__init__(chosen, record, asks, opening.nonce_for(run, asks))
+        self._run = run
+
+    def go(self) -> RunRecord | bool:
+        """Run them. Returns the run as it is once they have ended, or whether the turn is over."""
+        lease = self._record.lease
+        assert lease is not None  # noqa: S101  # see may_pass
+        self._since_s = lease.at_s
+        self.prepare()
+        for wanted in self.wanted:
+            self._todo.append((wanted, Grant("granted", lease.at_ms, self._deadline_ms(wanted))))
+        while self._todo and (not self._kept or self._by.left_s() > 0):
+            finish = self._one().kept
+            if finish is None or _overran(finish, self.wanted[len(self._kept)]):
+                break
+            self._kept.append(finish)
+            if finish.kind != "done":
+                break
+        if len(self._kept) == self._asks.recipe.size and self._kept[-1].kind == "done":
+            return self._passed()
+        return (
+            self._opened()
+            if self._kept
+            else opening.open_await(self._by.engine, self._record, self._run, self._asks) is True
+        )
+
+    def _deadline_ms(self, wanted: Wanted) -> int:
+        lease = cast("Any", self._record.lease)
+        now_ms = lease.at_ms + int((monotonic() - lease.at_s) * 1000)
+        return now_ms + wanted.timeout_ms if wanted.timeout_ms else 0
+
+    def _hold(self, running: str = "") -> None:
+        """Nothing is claimed here: the worker vouches for the turn (see `lead`), or for what that has gone on with."""
+
+    def _one(self) -> Here:
+        wanted, grant = self._todo.popleft()
+        here = Here(wanted.token, grant, self._since_s, self._asks.recipe.size, keeps="all")
+        self._by.run(self._ref(wanted), self._messages[wanted.p], here)
+        return here
+
+    def _passed(self) -> RunRecord:
+        """The run as it is once this await is recorded."""
+        record, engine, last = self._record, self._by.engine, self._kept[-1]
+        news, let_out, entries = self._run.news(), self._run.kept_back(), self._entries()
+
+        def told() -> None:
+            let_out()
+            engine.events.moved(record, news)
+            tracing.decided(record)
+
+        ahead = record.ahead
+        if ahead is None or ahead.recorded:
+            ahead = Ahead(since_s=monotonic())
+        passage = Passage(
+            n=self._asks.n,
+            seen=seen_of(record, self._asks.n),
+            nonce=self.nonce,
+            by=last.token,
+            fingerprint=self._asks.recipe.fingerprint,
+            ended_ms=cast("int", last.ended_ms),
+            entry=entries[str(self._asks.n)],
+            lease=cast("Any", record.lease).token,
+            news=news,
+            parts=[self._part(finish) for finish in self._kept],
+            told=told,
+        )
+        return record.moved_on(self.nonce, entries, ahead.passed(passage))
+
+    def _part(self, finish: Finish) -> PassedPart:
+        part = self._asks.parts[int(finish.ref.p)]
+        what = f"{part.queue}|{part.label}"
+        return PassedPart(what, finish.outcome, finish.began_ms, cast("int", finish.ended_ms), finish.name)
+
+    def _opened(self) -> RunRecord | bool:
+        """Open the await after all, with those parts as claimed that have run, and record what came of them."""
+        engine, record, asks = self._by.engine, self._record, self._asks
+        *others, last = self._kept
+        late = [*others, last._replace(gives=asks.recipe.size)]
+        wanted = self.wanted[: len(late)]
+        opened = going_on(
+            engine,
+            record,
+            lambda: opening.file_await(engine, record, self._run, asks, nonce=self.nonce, wanted=wanted, late=late),
+        )
+        if opened is None:
+            return True
+        if opened.code != "granted":
+            return opening.follow(engine, record, self._run, asks, opened)
+        opening.tell(engine, record, self._run)
+        engine.follow_others(record.run_id, opened.endings[:-1])
+        ending = opened.endings[-1]
+        engine.go_on(record.run_id, ending, record.workflow)
+        if ending.code == "decided":
+            return record.moved_on(self.nonce, ending.entries)
+        if ending.code in ("recorded", "retrying"):
+            opening.send_rest(engine, record, asks, opened, wanted)
+        return True
+
+
+def _overran(finish: Finish, wanted: Wanted) -> bool:
+    """Whether it took longer than it may: then it is as if it had not run, and it will be stopped in time."""
+    return bool(wanted.timeout_ms) and cast("int", finish.ended_ms) - finish.began_ms > wanted.timeout_ms
