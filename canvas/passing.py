@@ -16,7 +16,9 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from canvas import granted, opening, tracing
+from pydantic_core import from_json
+
+from canvas import granted, local, opening, tracing
 from canvas.parking import caught_up, going_on, seen_of
 from canvas.perform import Here
 from canvas.series import PATIENT, Series
@@ -90,7 +92,6 @@ class Passing(Series):
         lease = self._record.lease
         assert lease is not None  # noqa: S101  # see may_pass
         self._since_s = lease.at_s
-        self.prepare()
         for wanted in self.wanted:
             self._todo.append((wanted, Grant("granted", lease.at_ms, self._deadline_ms(wanted))))
         while self._todo and (not self._kept or self._by.left_s() > 0):
@@ -118,8 +119,13 @@ class Passing(Series):
 
     def _one(self) -> Here:
         wanted, grant = self._todo.popleft()
-        here = Here(wanted.token, grant, self._since_s, self._asks.recipe.size, keeps="all")
-        self._by.run(self._ref(wanted), self._messages[wanted.p], here)
+        here, ref, step = Here(wanted.token, grant, self._since_s, keeps="all"), self._ref(wanted), self._step(wanted)
+        # Read anew: the step may change its arguments, and the workflow may have them still.
+        spec = from_json(self._asks.parts[int(wanted.p)].spec)
+        if local.unheard(step):
+            here.kept = local.run(step, ref, spec, here)
+        else:
+            self._by.run(ref, self._by.engine.publisher.step(ref, spec, self._record.workflow), here)
         return here
 
     def _passed(self) -> RunRecord:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
@@ -106,17 +106,8 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     here: Here | None = request.get("celeriac_here")
     grant = here.grant if here else _begin(step, ref, token, policy)
     began_ms = here.now_ms() if here else grant.now_ms
-    current = CurrentStep(
-        run_id=ref.run_id,
-        step_id=ref.step_id,
-        idempotency_key=request.get("celeriac_key") or ref.idempotency_key,
-        attempt=ref.attempt,
-        deadline=datetime.fromtimestamp(grant.deadline_ms / 1000, UTC) if grant.deadline_ms else None,
-        undoes=request.get("celeriac_undoes"),
-        step_name=step.name,
-        arguments=(args, kwargs),
-        ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
-    )
+    current = _current(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
+    current.undoes = request.get("celeriac_undoes")
     refused = _refused(step, request)
     if refused is not None:
         outcome: Outcome = Failed(refused, describe(refused, step=step.name))
@@ -132,6 +123,29 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
             raise CeleryRetry(message=str(error), exc=error, when=cast("Any", delay_s))
         case _:
             assert_never(outcome)
+
+
+def _current(
+    step: Step[Any, Any], ref: PartRef, args: Any, kwargs: Any, grant: Grant, *, key: str | None
+) -> CurrentStep:
+    return CurrentStep(
+        run_id=ref.run_id,
+        step_id=ref.step_id,
+        idempotency_key=key or ref.idempotency_key,
+        attempt=ref.attempt,
+        deadline=datetime.fromtimestamp(grant.deadline_ms / 1000, UTC) if grant.deadline_ms else None,
+        step_name=step.name,
+        arguments=(args, kwargs),
+        ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
+    )
+
+
+def attempt_local(step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], here: Here) -> Finish:
+    """Run a local step without Celery's tracer, whose other work nobody would notice (see `canvas.local`)."""
+    args, kwargs = spec.get("args", []), spec.get("kwargs", {})
+    current = _current(step, ref, args, kwargs, here.grant, key=spec.get("key"))
+    done = Attempt(ref, here.token, here.now_ms(), perform(step, args, kwargs, current, step.policy))
+    return _finish(spec["label"], done, here.gives, here.wanted)._replace(gives="", ended_ms=here.now_ms())
 
 
 def _refused(step: Step[Any, Any], request: Any) -> ConfigError | None:
@@ -231,10 +245,10 @@ def settle(request: Any, app: Celery) -> Ending | None:
     here: Here | None = request.get("celeriac_here")
     if here is None:
         gives: Gives = "all" if engine.workflow(request.chord.get("task", "")) is not None else ""
-        ending = _recorded(engine, [_finish(request, done, gives, _next_item(engine, request))], ())
+        ending = _recorded(engine, [_finish(_name(request), done, gives, _next_item(engine, request))], ())
         granted.forget(done.token)
         return ending
-    finish = _finish(request, done, here.gives, here.wanted)
+    finish = _finish(_name(request), done, here.gives, here.wanted)
     if here.keeps in ("all", finish.kind):
         here.kept = finish._replace(gives="", ended_ms=here.now_ms())
         return None
@@ -242,7 +256,7 @@ def settle(request: Any, app: Celery) -> Ending | None:
     return _recorded(engine, [*here.before, finish], here.unbegun if here.gave_back else ())
 
 
-def _finish(request: Any, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
+def _finish(name: str, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
     kind: Kind
     match done.outcome:
         case Done(_, text):
@@ -253,8 +267,7 @@ def _finish(request: Any, done: Attempt, gives: Gives, wanted: Wanted) -> Finish
             kind, outcome, line = "retry", encode_error(info), _line(info)
         case _:
             assert_never(done.outcome)
-    retry_in_ms, name = round(delay_s * 1000), _name(request)
-    return Finish(done.ref, done.token, kind, outcome, done.began_ms, retry_in_ms, line, gives, name, wanted)
+    return Finish(done.ref, done.token, kind, outcome, done.began_ms, round(delay_s * 1000), line, gives, name, wanted)
 
 
 def _recorded(engine: Engine, finishes: Sequence[Finish], given_back: Sequence[GivenBack]) -> Ending | None:

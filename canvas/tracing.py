@@ -48,6 +48,11 @@ def use(spans: Spans | None) -> None:
     _spans = spans
 
 
+def on() -> bool:
+    """Whether spans are made in this process."""
+    return _spans is not None
+
+
 def submitting(run_id: str, workflow: str) -> AbstractContextManager[str]:
     """A run is submitted within; gives what it is to remember, or ''."""
     return nullcontext("") if _spans is None else _spans.submitting(run_id, workflow)

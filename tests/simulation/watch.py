@@ -36,6 +36,10 @@ SAID_AGAIN = {
 }
 
 
+#: Transitions, and answers of them, with which an await is on record.
+OPENS = {"open_join opened", "open_join granted", "open_join answered", "pass passed"}
+
+
 class Violation(BaseException):
     """A rule was broken. Not an `Exception`: no code of the product may take it for a failed step."""
 
@@ -103,10 +107,7 @@ class Watch:
         elif name == "cancel" and code in {"decided", "noted"} and args[2] not in seen.asked:
             seen.asked.add(args[2])
             seen.log.append(Asked(code, args[0], int(args[1])))
-        elif name == "open_join" and code in {"opened", "granted", "answered"} and int(args[0]) not in seen.opened_ms:
-            seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
-            seen.log.append(Opened(int(args[0])))
-        elif name == "pass" and code == "passed" and int(args[0]) not in seen.opened_ms:
+        elif f"{name} {code}" in OPENS and int(args[0]) not in seen.opened_ms:
             seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
         elif name == "restart" and code == "restarted":
@@ -115,20 +116,25 @@ class Watch:
             self._sent(args)
         elif name == "finish":
             self._finished(args, code)
-        elif name == "release" and code != "none":
-            for body in self.bodies.values():
-                body.cut_off |= body.place == (int(args[0]), str(args[1])) and body.child.host.late
-        elif name == "fire" and args[0] == "attempt" and code == "recorded":
-            # Their attempts have ended: what they say of it themselves is nothing new.
-            self.seen.asked |= {
-                body.token for body in self.bodies.values() if body.place == (int(args[1]), str(args[2]))
-            }
+        elif f"{name} {code}" in {"release start", "fire recorded"}:
+            self._taken_back(name, args)
         if not journal.items() >= {it for it in self._kept(seen.journal) if not it[0].endswith(":order")}:
             raise Violation(f"{name} changed the journal from {seen.journal} to {journal}")
         if not late.items() >= self._kept(seen.late):
             raise Violation(f"{name} changed what came late from {seen.late} to {late}")
         if journal.keys() - seen.journal.keys() or late.keys() - seen.late.keys():
             self._recorded(name, args, journal, late)
+
+    def _taken_back(self, name: str, args: Any) -> None:
+        n, p = (args[1], args[2]) if name == "fire" else (args[0], args[1])
+        for body in self.bodies.values():
+            if body.place != (int(n or 0), str(p)):
+                continue
+            if name == "release":
+                body.cut_off |= body.child.host.late
+            elif args[0] == "attempt":
+                # Its attempt has ended: what it says of that itself is nothing new.
+                self.seen.asked.add(body.token)
 
     def _kept(self, known: Mapping[str, str]) -> set[tuple[str, str]]:
         return {(field, value) for field, value in known.items() if field not in self.seen.forgotten}
