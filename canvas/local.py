@@ -8,6 +8,7 @@ several times what a short step does. With one of them there it goes by the trac
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -47,11 +48,11 @@ def unheard(step: Step[Any, Any]) -> bool:
     """Whether nobody listens to what a step's tracer would tell, and it is local."""
     if not step.local or is_watched() or tracing.on() or any(signal.receivers for signal in HEARD):
         return False
-    return _has_no_hooks(type(step))
+    return _has_no_hooks(type(step))  # type: ignore[arg-type]  # classes are hashable
 
 
 @cache
-def _has_no_hooks(kind: type) -> bool:
+def _has_no_hooks(kind: Hashable) -> bool:
     return all(getattr(kind, hook) is getattr(Task, hook) for hook in HOOKS)
 
 

@@ -22,7 +22,8 @@ from canvas import granted, local, opening, tracing
 from canvas.parking import caught_up, going_on, seen_of
 from canvas.perform import Here
 from canvas.series import PATIENT, Series
-from status.ahead import Ahead, Finish, Passage, PassedPart
+from status.ahead import Ahead, Finish
+from status.passages import Passage, PassedPart
 from status.records import Grant, PartRef, RunRecord, Wanted
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ class Passing(Series):
     def _part(self, finish: Finish) -> PassedPart:
         part = self._asks.parts[int(finish.ref.p)]
         what = f"{part.queue}|{part.label}"
-        return PassedPart(what, finish.outcome, finish.began_ms, cast("int", finish.ended_ms), finish.name)
+        return PassedPart(
+            finish.ref.p, what, finish.outcome, finish.began_ms, cast("int", finish.ended_ms), finish.name
+        )
 
     def _opened(self) -> RunRecord | bool:
         """Open the await after all, with those parts as claimed that have run, and record what came of them."""

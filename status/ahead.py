@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from status.records import NONE_WANTED, Ending, News, PartRef, Wanted
+from status import passages
+from status.passages import Passage
+from status.records import NONE_WANTED, Ending, PartRef, Wanted
 
 Kind = Literal["done", "failed", "retry"]
 
@@ -45,56 +47,6 @@ class Finish(NamedTuple):
         return flat
 
 
-class PassedPart(NamedTuple):
-    """A part that succeeded in the process of its turn.
-
-    Attributes:
-        what: `queue|label`, as the timeline has it.
-        outcome: See `_run.lua`.
-        name: The step's, for the events.
-    """
-
-    what: str
-    outcome: str
-    began_ms: int
-    ended_ms: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """An await that a turn went through in its process: all its parts succeeded, and nothing of it is recorded yet.
-
-    Attributes:
-        seen: The end of the journal before it.
-        by: The token of the part that decided it.
-        entry: Of the journal, JSON.
-        lease: The token of the turn's.
-        told: Called once it is recorded.
-    """
-
-    n: int
-    seen: str
-    nonce: str
-    by: str
-    fingerprint: str
-    ended_ms: int
-    entry: str
-    lease: str
-    news: News
-    parts: Sequence[PassedPart]
-    told: Callable[[], None]
-
-    def arguments(self) -> list[str | int]:
-        """As `pass.lua` reads it."""
-        flat: list[str | int] = [self.n, self.seen, self.nonce, self.by, self.fingerprint, self.ended_ms, self.entry]
-        flat.append(self.lease)
-        flat += self.news.arguments()
-        for part in self.parts:
-            flat += part
-        return flat
-
-
 @dataclass(slots=True)
 class Ahead:
     """What a turn has gone on with, and Redis has not: the parts of one await, and the awaits that it passed then.
@@ -115,8 +67,10 @@ class Ahead:
 
     def transitions(self) -> list[tuple[str, list[str | int]]]:
         """In their order: names and arguments."""
-        finishes = [("finish", finish.arguments()) for finish in self.finishes]
-        return finishes + [("pass", passage.arguments()) for passage in self.passages]
+        made: list[tuple[str, list[str | int]]] = [("finish", finish.arguments()) for finish in self.finishes]
+        if self.passages:
+            made.append(("pass", passages.arguments(self.passages)))
+        return made
 
     def passed(self, passage: Passage) -> Ahead:
         """One await further."""

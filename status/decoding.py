@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from status.models import Event, RunStatus, StepStatus, error_from_json, moment
+from status.passages import PASSED, told
 from status.states import State, StepState
 
 
@@ -23,12 +24,16 @@ def rows_of(answer: Any) -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]
         yield from answer or ()
 
 
-def event_of(run_id: str, row_id: str, fields: Mapping[str, str]) -> Event:
-    """An entry of the events."""
+def events_of(run_id: str, row_id: str, fields: Mapping[str, str]) -> Iterator[Event]:
+    """What a row of the events tells of: one thing, or all that happened on a way through several awaits."""
+    detail = fields.get("d", "")
+    if fields["k"] == PASSED:
+        for when, kind, name, its_detail in told(detail):
+            yield Event(run_id, when, kind, name, _detail(its_detail))
+        return
     at = moment(row_id.partition("-")[0])
     assert at is not None  # noqa: S101 — a stream id always has a time
-    detail = fields.get("d", "")
-    return Event(run_id, at, fields["k"], fields.get("n", ""), _detail(detail))
+    yield Event(run_id, at, fields["k"], fields.get("n", ""), _detail(detail))
 
 
 def _detail(text: str) -> Mapping[str, Any]:

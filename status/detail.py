@@ -12,7 +12,7 @@ from typing import Any
 
 from redis import Redis
 
-from status.decoding import event_of
+from status.decoding import events_of
 from status.detail_awaits import awaits_of, failed_places, numbers_of
 from status.detail_text import cut, error_json, event_json
 from status.errors import RunNotFound
@@ -123,7 +123,7 @@ class Details:
         run, steps, late, promises, rows, (now_s, now_us) = pipe.execute()
         if not run.get("workflow"):
             raise RunNotFound(run_id)
-        events = [event_of(run_id, *row) for row in rows]
+        events = [event for row in rows for event in events_of(run_id, *row)]
         raw = Raw(run_id, run, steps, late, promises, events, now_s * 1000 + now_us // 1000)
         self._read_awaits(raw)
         return raw

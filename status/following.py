@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from status.decoding import event_of, rows_of
+from status.decoding import events_of, rows_of
 from status.models import Event
 from status.reading import Reader
 
@@ -60,7 +60,7 @@ class Follower:
         events = []
         for stream, rows in rows_of(answer):
             self._at[stream] = rows[-1][0]
-            events += [event_of(self._runs[stream], row_id, fields) for row_id, fields in rows]
+            events += [event for row in rows for event in events_of(self._runs[stream], *row)]
         return events
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from redis import Redis
 
-from status.decoding import event_of, rows_of, run_status_of, steps_of
+from status.decoding import events_of, rows_of, run_status_of, steps_of
 from status.errors import ConfigError, ErrorInfo, RunNotFound, TimedOut
 from status.keys import Keys
 from status.models import Event, Page, RunStatus, error_from_json
@@ -114,7 +114,7 @@ class Reader:
         rows = cast("list[tuple[str, dict[str, str]]]", self.redis.xrange(self.keys.events(run_id)))
         if not rows and not self.redis.exists(self.keys.run(run_id)):
             raise RunNotFound(run_id)
-        return tuple(event_of(run_id, *row) for row in rows)
+        return tuple(event for row in rows for event in events_of(run_id, *row))
 
     def wait(self, run_id: str, timeout_s: float | None = None) -> Ended:
         """How the run has ended, once it has: state, result (JSON) and error.
@@ -170,9 +170,8 @@ class Reader:
             for stream, rows in rows_of(answer):
                 for row_id, fields in rows:
                     at[stream] = row_id
-                    event = event_of(names[stream], row_id, fields)
-                    yield event
-                    if event.kind.removeprefix("run.") in FINAL:
+                    yield from events_of(names[stream], row_id, fields)
+                    if fields["k"].removeprefix("run.") in FINAL:
                         del at[stream]
                         break
             if not answer:

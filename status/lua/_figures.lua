@@ -9,31 +9,15 @@ local function gather_time(gathered, kind, first, second, took_ms)
   gathered[stem .. 'ms'] = (gathered[stem .. 'ms'] or 0) + math.max(0, took_ms)
 end
 
--- `gathered` is field -> number. Read at once and written at once, since a run of many steps has many fields.
-local CHUNK_OF_FIELDS = 1000
+-- `gathered` is field -> number.
 local function write_counts(gathered)
-  local fields, at = {}, 0
-  for field in pairs(gathered) do
-    at = at + 1
-    fields[at] = field
-  end
-  for from = 1, at, CHUNK_OF_FIELDS do
-    local to, changed = math.min(from + CHUNK_OF_FIELDS - 1, at), {}
-    local held = redis.call('HMGET', COUNTS, unpack(fields, from, to))
-    local room
-    for i = from, to do
-      local field, before = fields[i], held[i - from + 1]
-      if not before then
-        room = (room or FIELDS_KEPT - redis.call('HLEN', COUNTS)) - 1
-      end
-      if not before and room < 0 then
-        redis.call('HINCRBY', COUNTS, as_other(field), int(gathered[field]))
-      else
-        changed[#changed + 1] = field
-        changed[#changed + 1] = int(tonumber(before or '0') + gathered[field])
-      end
+  for field, number in pairs(gathered) do
+    local by = int(number)
+    -- Only a new name costs more than this.
+    if redis.call('HINCRBY', COUNTS, field, by) == number and redis.call('HLEN', COUNTS) > FIELDS_KEPT then
+      redis.call('HDEL', COUNTS, field)
+      redis.call('HINCRBY', COUNTS, as_other(field), by)
     end
-    if #changed > 0 then redis.call('HSET', COUNTS, unpack(changed)) end
   end
 end
 
@@ -45,23 +29,34 @@ local function gather_phases(gathered, workflow, noted)
   end
 end
 
--- The status is another: fields of the run hash are added to `run`. The phase that is over is noted.
-local function status_is(run, phase, progress, meta, now)
-  for _, value in ipairs({ 'phase', phase, 'progress', progress, 'meta', meta }) do run[#run + 1] = value end
+-- The status was said anew: phase, progress, metadata (JSON) and when, ms, from ARGV[first] on, perhaps several times up to
+-- ARGV[last]. Fields of the run hash are added to `run`. Phases that are over are noted.
+local function statuses_are(run, ARGV, first, last)
   local f = redis.call('HMGET', RUN, 'phase', 'phase_ms', 'phases')
-  if f[1] == phase then return end
-  run[#run + 1] = 'phase_ms'
-  run[#run + 1] = int(now)
-  if not f[2] then return end
-  local noted = (f[3] or '') .. int(math.max(0, now - tonumber(f[2]))) .. '|' .. named(f[1]) .. '\n'
-  if #noted > PHASES_NOTED then
+  local phase, since, noted = f[1], tonumber(f[2]), f[3]
+  for at = first, last, 4 do
+    local now = tonumber(ARGV[at + 3])
+    if since and phase ~= ARGV[at] then
+      noted = (noted or '') .. int(math.max(0, now - since)) .. '|' .. named(phase) .. '\n'
+    end
+    if phase ~= ARGV[at] then phase, since = ARGV[at], now end
+  end
+  if noted and #noted > PHASES_NOTED then
     local gathered = {}
     gather_phases(gathered, redis.call('HGET', RUN, 'workflow'), noted)
     write_counts(gathered)
     noted = ''
   end
-  run[#run + 1] = 'phases'
-  run[#run + 1] = noted
+  local fields = { 'phase', phase, 'progress', ARGV[last - 2], 'meta', ARGV[last - 1] }
+  for _, value in ipairs(fields) do run[#run + 1] = value end
+  if phase ~= f[1] then
+    run[#run + 1] = 'phase_ms'
+    run[#run + 1] = int(since)
+  end
+  if noted ~= f[3] then
+    run[#run + 1] = 'phases'
+    run[#run + 1] = noted
+  end
 end
 
 -- What a turn has to say, from ARGV[at] on: 0, or 3 and phase, progress, metadata (JSON); then the number of events and, for
@@ -69,7 +64,7 @@ end
 -- `n`: an event of kind `run.patched` is noted in the run as of this await, as `patched:` and its name.
 local function hear_news(run, ARGV, at, now, n)
   if ARGV[at] == '3' then
-    status_is(run, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now)
+    statuses_are(run, { ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], now }, 1, 4)
     at = at + 3
   end
   local events = tonumber(ARGV[at + 1])
@@ -97,16 +92,20 @@ local function count_run(state, now)
     gather_phases(gathered, f[1], f[6] or '')
     redis.call('HDEL', RUN, 'phases', 'phase_ms')
   end
-  local steps, ended_as = redis.call('HGETALL', STEPS), {}
+  local steps, what, how = redis.call('HGETALL', STEPS), {}, {}
   for i = 1, #steps, 2 do
-    local place = string.match(steps[i], '^(.*):s$')
-    if place then ended_as[place] = steps[i + 1] end
+    local field = steps[i]
+    if string.sub(field, -2) == ':s' then
+      how[string.sub(field, 1, -3)] = steps[i + 1]
+    else
+      what[field] = steps[i + 1]
+    end
   end
-  for i = 1, #steps, 2 do
-    local how, began, ended = string.match(ended_as[steps[i]] or '', '^(%a+)|%d+|(%d+)|(%d+)$')
+  for place, text in pairs(how) do
+    local state, began, ended = string.match(text, '^(%a+)|%d+|(%d+)|(%d+)$')
     if ended and tonumber(ended) >= since then
-      local name = string.match(steps[i + 1], '^[^|>][^|]*|(.*)$')
-      if name then gather_time(gathered, 's', name, how, tonumber(ended) - tonumber(began)) end
+      local name = string.match(what[place] or '', '^[^|>][^|]*|(.*)$')
+      if name then gather_time(gathered, 's', name, state, tonumber(ended) - tonumber(began)) end
     end
   end
   write_counts(gathered)

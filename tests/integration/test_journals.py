@@ -36,7 +36,7 @@ class Workers(Runs):
         def heard(name: str, *args: Any, **more: Any) -> Any:
             answer = call(name, *args, **more)
             if name == "read" or (name == "finish" and len(answer) > 4):
-                self.read.append(len(answer[1 if name == "read" else 4]))
+                self.read.append(len(answer[2 if name == "read" else 4]))
             return answer
 
         process._call = heard  # type: ignore[method-assign]
@@ -100,7 +100,7 @@ def test_whoever_takes_the_next_turn_reads_all_there_is(run: Workers, seed: int)
         run.take_over(random.randrange(2))
         record = random.choice(kinds)(n)
         if random.random() < 0.5:
-            record = run.store.load_to_go_on(run.id)
+            record = run.store.load_to_go_on(run.id, lease=record.lease.token)
 
         assert record.journal == run.there()
         assert record.fields == run.redis.hgetall(run.keys.run(run.id))

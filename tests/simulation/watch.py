@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ SAID_AGAIN = {
 
 
 #: Transitions, and answers of them, with which an await is on record.
-OPENS = {"open_join opened", "open_join granted", "open_join answered", "pass passed"}
+OPENS = {"open_join opened", "open_join granted", "open_join answered"}
 
 
 class Violation(BaseException):
@@ -110,6 +111,8 @@ class Watch:
         elif f"{name} {code}" in OPENS and int(args[0]) not in seen.opened_ms:
             seen.opened_ms[int(args[0])], seen.nonces[int(args[0])] = self._world.now_ms, args[2]
             seen.log.append(Opened(int(args[0])))
+        elif f"{name} {code}" == "pass passed":
+            self._passed(journal)
         elif name == "restart" and code == "restarted":
             seen.forgotten |= (seen.journal.keys() - journal.keys()) | (seen.late.keys() - late.keys())
         elif name == "send" and code == "accepted":
@@ -124,6 +127,17 @@ class Watch:
             raise Violation(f"{name} changed what came late from {seen.late} to {late}")
         if journal.keys() - seen.journal.keys() or late.keys() - seen.late.keys():
             self._recorded(name, args, journal, late)
+
+    def _passed(self, journal: Mapping[str, str]) -> None:
+        """Awaits were opened and decided at once, one after the other."""
+        seen = self.seen
+        new = journal.keys() - seen.journal.keys()
+        for n in sorted(int(one) for one in new if one.isdigit()):
+            seen.opened_ms[n], seen.nonces[n] = self._world.now_ms, json.loads(journal[str(n)])["x"]
+            parts = sorted(int(found[2]) for one in new if (found := _PART.fullmatch(one)) and int(found[1]) == n)
+            seen.log += [Opened(n), *(Ended(n, p, journal[f"{n}.{p}"][0]) for p in parts)]
+            seen.decided[n] = len(seen.log)
+        seen.journal |= journal
 
     def _taken_back(self, name: str, args: Any) -> None:
         n, p = (args[1], args[2]) if name == "fire" else (args[0], args[1])
@@ -146,7 +160,7 @@ class Watch:
             Ended(int(found[1]), int(found[2]), journal[field][0]) for field in new if (found := _PART.fullmatch(field))
         ]
         ended.sort()
-        if len(ended) > 1 and name not in {"open_join", "pass"}:  # which may find several promises with their values
+        if len(ended) > 1 and name != "open_join":  # which may find several promises with their values
             raise Violation(f"{name} ended {ended} at once")
         if ended and name == "finish" and ended[0].came == "e":
             self._only_the_claimant_fails(args)
