@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,7 +81,7 @@ class Start(Part[str]):
 
     def prepare(self) -> NewPart:
         part = prepare(self._call)
-        return replace(part, spec=compact({**json.loads(part.spec), "detached": True}))
+        return part._replace(spec=compact({**json.loads(part.spec), "detached": True}))
 
     def value(self, outcome: str) -> str:
         return str(json.loads(outcome))
@@ -118,7 +117,7 @@ def _with_run_id(part: NewPart, own_id: str) -> NewPart:
     spec = json.loads(part.spec)
     spec["child"] = spec["child"] or own_id
     # Where a step has its queue; `>` is in the name of none.
-    return replace(part, queue=f">{spec['child']}", spec=compact(spec))
+    return part._replace(queue=f">{spec['child']}", spec=compact(spec))
 
 
 def child_id(run_id: str, place: str, generation: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from canvas import children, tracing
@@ -83,9 +82,9 @@ def _named(run: Run, asks: Asks) -> Asks:
     """The same, with the run ids of children."""
     generation = run.generations.of_await(asks.n)
     if any(part.kind == "child" for part in asks.parts):
-        return replace(asks, parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
+        return asks._replace(parts=children.with_run_ids(asks.parts, run.id, asks.n, generation))
     if asks.batch is not None:
-        return replace(asks, batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
+        return asks._replace(batch=children.batch_with_run_ids(asks.batch, run.id, asks.n, generation))
     return asks
 
 

@@ -6,7 +6,7 @@ import traceback as tb
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -18,8 +18,7 @@ from status.models import error_from_json, error_to_json
 TRACEBACK_LIMIT = 8000
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The attempt returned.
 
     Attributes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic_core import from_json
 
 from canvas import granted, local, opening, tracing
+from canvas.outcomes import Decision
 from canvas.parking import caught_up, going_on, seen_of
 from canvas.perform import Here
 from canvas.series import PATIENT, Series
@@ -142,20 +143,35 @@ class Passing(Series):
         ahead = record.ahead
         if ahead is None or ahead.recorded:
             ahead = Ahead(since_s=monotonic())
+        parts, outcomes = [self._part(finish) for finish in self._kept], {}
+        for finish in self._kept:
+            outcomes[int(finish.ref.p)] = finish.outcome
+        recipe, ended_ms = self._asks.recipe, cast("int", last.ended_ms)
+        # What reading the entry would give.
+        decision = Decision(
+            "all", "", ended_ms, self.nonce, recipe.fingerprint, outcomes, line=self._asks.line, by=last.token
+        )
         passage = Passage(
             n=self._asks.n,
-            seen=seen_of(record, self._asks.n),
+            seen=self._seen(),
             nonce=self.nonce,
             by=last.token,
-            fingerprint=self._asks.recipe.fingerprint,
-            ended_ms=cast("int", last.ended_ms),
+            fingerprint=recipe.fingerprint,
+            ended_ms=ended_ms,
             entry=entries[str(self._asks.n)],
             lease=cast("Any", record.lease).token,
             news=news,
-            parts=[self._part(finish) for finish in self._kept],
+            parts=parts,
             told=told,
         )
-        return record.moved_on(self.nonce, entries, ahead.passed(passage))
+        if tracing.on():  # which looks at the journal as it was then
+            return record.moved_on(self.nonce, entries, ahead.passed(passage))
+        return record.passed(self._asks.n, self.nonce, entries, ahead.passed(passage), read=(len(parts), decision))
+
+    def _seen(self) -> str:
+        """The end of the journal before this await; mostly of one that was told to this very run (see `seen_of`)."""
+        told, seen = self._run.last_decision, self._record.fields["seen"]
+        return f"{told.nonce}|{told.by}" if told and "#" not in seen else seen_of(self._record, self._asks.n)
 
     def _part(self, finish: Finish) -> PassedPart:
         part = self._asks.parts[int(finish.ref.p)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Literal, assert_never, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, assert_never, cast
 from uuid import uuid4
 
 from celery.exceptions import Ignore
@@ -78,8 +78,7 @@ class Here:
         return self.grant.now_ms + int((monotonic() - self.since_s) * 1000)
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One attempt that this process has been granted."""
 
     ref: PartRef

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from canvas.call import Call
 from canvas.context import in_workflow
@@ -38,8 +38,7 @@ UNCHANGING = frozenset({bool, int, float, str, type(None)})
 INSTEAD_OF_ASYNCIO = "for asyncio.sleep, gather and wait_for write run.sleep, fan_out and with_timeout"
 
 
-@dataclass(frozen=True, slots=True)
-class Asks:
+class Asks(NamedTuple):
     """It awaits something that the journal does not have.
 
     Attributes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeVar
 
@@ -202,7 +203,7 @@ class Recipe:
         """How many parts it has."""
         return len(self.parts) if self.batch is None else self.batch.size
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Kind and step names; runs of one name are counted, so that a thousand of them stay short."""
         if self.batch is not None:

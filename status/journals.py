@@ -27,9 +27,10 @@ class Journal(dict[str, str]):
     Attributes:
         read: Await -> what was made of its entry; as long as the journal is kept it is not made again.
         plain: Await -> the same of one whose value nobody can change, with that value.
+        own: It is one turn's alone: nobody else goes by it.
     """
 
-    __slots__ = ("last", "plain", "read", "weight")
+    __slots__ = ("last", "own", "plain", "read", "weight")
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__(fields)
@@ -37,15 +38,21 @@ class Journal(dict[str, str]):
         self.plain: dict[int, Any] = {}
         #: Of one that may be kept: its last entry, and what it takes in memory.
         self.last, self.weight = -1, 0
+        self.own = False
 
     def grown(self, more: Mapping[str, str]) -> Journal:
         """The same with what was added since. Who goes by this one does not see it."""
         new = Journal(self)
-        new.update(more)
         new.read, new.plain = self.read.copy(), self.plain.copy()
-        new.last = max(self.last, _last_of(more))
-        new.weight = self.weight + _weight_of(more)
+        new.last, new.weight = self.last, self.weight
+        new.grow(more)
         return new
+
+    def grow(self, more: Mapping[str, str]) -> None:
+        """Take in what was added since."""
+        self.update(more)
+        self.last = max(self.last, _last_of(more))
+        self.weight += _weight_of(more)
 
     def settled(self, first: int) -> Journal:
         """The same as far as it will stay as it is: without outcomes of an await that is still open.

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -47,8 +46,7 @@ class PassedPart(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """An await that a turn went through in its process: all its parts succeeded, and nothing of it is recorded yet.
 
     Attributes:

@@ -127,8 +127,7 @@ class Ending:
     grant: Grant | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewPart:
+class NewPart(NamedTuple):
     """A part of a join that is about to be opened."""
 
     kind: Literal["step", "sleep", "promise", "receive", "child", "canvas"]
@@ -193,8 +192,7 @@ class Remark(NamedTuple):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """What a turn has to say; applied only by the transition that creates something.
 
     Attributes:
@@ -237,8 +235,7 @@ class Opening:
     endings: Sequence[Ending] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The answer of `begin`: `granted`, or why not. `publish`: parts of a wide join that may start now."""
 
     code: str
@@ -333,8 +330,7 @@ class TurnTaken(Exception):  # noqa: N818
     """Another process has the turn that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """A run and its journal, as a turn reads them.
 
     Attributes:
@@ -354,6 +350,22 @@ class RunRecord:
         fields = {**self.fields, "seen": nonce, "open": ""}
         # Nobody else can come to an end that nobody else knows of.
         return RunRecord(self.run_id, fields, journal.grown(entries), ahead, self.lease if ahead else None)
+
+    def passed(self, n: int, nonce: str, entries: Mapping[str, str], ahead: Ahead, *, read: Any) -> RunRecord:
+        """The same after a turn went through await `n`. Where its journal is this turn's alone, that grows as it is.
+
+        Args:
+            read: What is made of the entry (see `Journal`).
+        """
+        journal = self.journal
+        if isinstance(journal, Journal) and journal.own:
+            journal.grow(entries)
+        else:
+            journal = (journal if isinstance(journal, Journal) else Journal(journal)).grown(entries)
+            journal.own = True
+        journal.read[n] = read
+        fields = {**self.fields, "seen": nonce, "open": ""}
+        return RunRecord(self.run_id, fields, journal, ahead, self.lease)
 
     @property
     def workflow(self) -> str:

@@ -319,7 +319,8 @@ class Store(
             widens_by,
         )
         publish = tuple(part for row in answer[3:] for part in self._publishable(ref.run_id, ref.n, row))
-        return Grant(*answer[:1], *map(int, answer[1:3]), publish=publish)
+        now_ms, deadline_ms, *_ = (*map(int, answer[1:3]), 0, 0)
+        return Grant(answer[0], now_ms, deadline_ms, publish)
 
     def finish(
         self,

@@ -112,7 +112,8 @@ class SweepTransitions:
             return _plain(code)
         start = tuple(self._publishable(run_id, n, part))
         if code != "decided":
-            return Ending(code, claims_of(stop), start, grant=Grant("granted", *map(int, more[0])) if more else None)
+            grant = Grant("granted", int(more[0][0]), int(more[0][1])) if more else None
+            return Ending(code, claims_of(stop), start, grant=grant)
         run, fields = map(mapping, more[:2]) if more else ({}, {})
         if not run:
             return Ending(code, claims_of(stop), start, entries=fields)

@@ -6,7 +6,6 @@ The real scripts on a real server. The prelude's clock is replaced as they are l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from hashlib import sha1
 from typing import Any, cast
@@ -108,7 +107,7 @@ class VirtualStore(Store):
             grant = super().begin(ref, token=token, **more)
             if not grant.granted:
                 return grant
-            self._grants[token] = replace(grant, publish=())
+            self._grants[token] = grant._replace(publish=())
             return grant
         return self._grants[token]
 

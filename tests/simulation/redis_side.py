@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any
@@ -298,7 +297,7 @@ class SimStore(Store):
         if not job.ends:
             job.grant = super().begin(ref, **more)
             return job.grant
-        return replace(job.grant, publish=())  # they were published when it began
+        return job.grant._replace(publish=())  # they were published when it began
 
     def load(self, run_id: str) -> RunRecord | None:
         self._world.boundary("before load")
