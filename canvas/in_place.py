@@ -139,11 +139,13 @@ class InPlace:
             return None
         if step.time_limit or step.soft_time_limit or step.rate_limit:
             return None
-        runs = sorted(took_s[step.name])
-        if len(runs) < ENOUGH:
-            return None
-        longest_s = runs[-2] if len(runs) >= FEW else runs[-1]
-        return longest_s + EACH_S if longest_s < self.place.short_s else None
+        longest_s = _longest_s(step)
+        return longest_s + EACH_S if longest_s is not None and longest_s < self.place.short_s else None
+
+    def is_brief(self, step: Step[Any, Any]) -> bool:
+        """Whether a step, be it local, is so short that nobody needs to know of it before it is over."""
+        longest_s = _longest_s(step)
+        return longest_s is not None and longest_s < AT_MOST_S
 
     def _wanted(self, asks: Asks, p: int) -> Wanted:
         step: Step[Any, Any] = _call_of(asks, p).definition
@@ -202,6 +204,14 @@ class InPlace:
         self.holding.let_go()
         if self._teller:
             self._teller.let_out()
+
+
+def _longest_s(step: Step[Any, Any]) -> float | None:
+    """How long it took of late in this process; None: too seldom to say."""
+    runs = sorted(took_s[step.name])
+    if len(runs) < ENOUGH:
+        return None
+    return runs[-2] if len(runs) >= FEW else runs[-1]
 
 
 def _call_of(asks: Asks, p: int) -> Call[Any]:

@@ -49,25 +49,36 @@ def lead(record: RunRecord, in_place: InPlace) -> None:
         in_place.holding.lead(record.lease.token, granted.said_of(ref, record.workflow))
 
 
-def keeps_up(record: RunRecord, in_place: InPlace) -> bool:
-    """Record what the turn has gone on with, once that is a while ago. False: the journal is another."""
+def kept_up(record: RunRecord, in_place: InPlace) -> RunRecord | None:
+    """Record what the turn went through, once that is a while ago. Gives the run as it is then; None: it is another."""
     ahead = record.ahead
-    if ahead is None or ahead.recorded or monotonic() - ahead.since_s < RECORD_S:
-        return True
-    return caught_up(in_place.engine, record)
+    if ahead is None or not ahead.passages or ahead.recorded or monotonic() - ahead.since_s < RECORD_S:
+        return record
+    if not caught_up(in_place.engine, record):
+        return None
+    return record._replace(lease=None) if ahead.stops else record
 
 
 def may_pass(record: RunRecord, run: Run, asks: Asks, here: Chosen) -> bool:
     """Whether the turn may go through this await before it is on record."""
-    recipe, lease, ahead = asks.recipe, record.lease, record.ahead
-    if lease is None or run.writes or recipe.policy not in PATIENT or len(here.wanted) != recipe.size:
+    recipe = asks.recipe
+    if record.lease is None or run.writes or recipe.policy not in PATIENT or len(here.wanted) != recipe.size:
         return False
     if recipe.undo or recipe.timeout_s or recipe.state != "running" or record.fields["state"] == "cancelling":
         return False
     if record.fields.get("again"):  # what had succeeded before a retry of the run is not made again
         return False
-    heard_s = ahead.since_s if ahead is not None else lease.at_s
-    return monotonic() - heard_s < LEASE_S and all(map(_is_plain, recipe.parts, asks.parts))
+    if not _relies_on_lease(record):
+        return False
+    return all(
+        _is_plain(call, part) and here.by.is_brief(cast("Call[Any]", call).definition)
+        for call, part in zip(recipe.parts, asks.parts, strict=True)
+    )
+
+
+def _relies_on_lease(record: RunRecord) -> bool:
+    heard_s = record.ahead.since_s if record.ahead is not None else cast("Any", record.lease).at_s
+    return bool(monotonic() - heard_s < LEASE_S)
 
 
 def _is_plain(call: Any, part: NewPart) -> bool:
@@ -96,7 +107,7 @@ class Passing(Series):
         self._since_s = lease.at_s
         for wanted in self.wanted:
             self._todo.append((wanted, Grant("granted", lease.at_ms, self._deadline_ms(wanted))))
-        while self._todo and (not self._kept or self._by.left_s() > 0):
+        while self._todo and (not self._kept or (self._by.left_s() > 0 and _relies_on_lease(self._record))):
             finish = self._one().kept
             if finish is None or _overran(finish, self.wanted[len(self._kept)]):
                 break
@@ -165,7 +176,7 @@ class Passing(Series):
             told=told,
         )
         if tracing.on():  # which looks at the journal as it was then
-            return record.moved_on(self.nonce, entries, ahead.passed(passage))
+            return record.moved_on(self.nonce, entries, ahead.passed(passage))._replace(lease=record.lease)
         return record.passed(self._asks.n, self.nonce, entries, ahead.passed(passage), read=(len(parts), decision))
 
     def _seen(self) -> str:

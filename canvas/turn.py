@@ -144,8 +144,10 @@ def _go_on(engine: Engine, record: RunRecord, play: Replay, in_place: InPlace | 
         move = play.go_on(record.journal)
         if in_place is None or not isinstance(move, Asks):
             return record, move
-        if not passing.keeps_up(record, in_place):
+        up_to_date = passing.kept_up(record, in_place)
+        if up_to_date is None:
             return record, False
+        record = up_to_date
         here = in_place.choose(record.run_id, move)
         if here is None:
             return record, move

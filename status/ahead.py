@@ -49,14 +49,17 @@ class Finish(NamedTuple):
 
 @dataclass(slots=True)
 class Ahead:
-    """What a turn has gone on with, and Redis has not: the parts of one await, and the awaits that it passed then.
+    """What a turn has gone on with, and Redis has not: the parts of one await, or awaits that it went through.
+
+    Not one after the other: a cancel may decide an open await otherwise, and then nothing after it should have run.
 
     Attributes:
         finishes: Of an await that is open, run by this process: the last of them decides it.
-        passages: Awaits after that.
+        passages: Or awaits that were never open.
         since_s: From when on, by this process' clock.
         endings: What came of the finishes, once they were to be recorded.
         recorded: The journal has it as it is here.
+        stops: And the run is to stop: what comes next must be opened.
     """
 
     finishes: Sequence[Finish] = ()
@@ -64,17 +67,17 @@ class Ahead:
     since_s: float = 0.0
     endings: Sequence[Ending] = ()
     recorded: bool = False
+    stops: bool = False
 
     def transitions(self) -> list[tuple[str, list[str | int]]]:
         """In their order: names and arguments."""
-        made: list[tuple[str, list[str | int]]] = [("finish", finish.arguments()) for finish in self.finishes]
         if self.passages:
-            made.append(("pass", passages.arguments(self.passages)))
-        return made
+            return [("pass", passages.arguments(self.passages))]
+        return [("finish", finish.arguments()) for finish in self.finishes]
 
     def passed(self, passage: Passage) -> Ahead:
         """One await further."""
-        return Ahead(self.finishes, [*self.passages, passage], self.since_s)
+        return Ahead((), [*self.passages, passage], self.since_s)
 
     def tell(self) -> None:
         """It is recorded: let out what was said on the way."""

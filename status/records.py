@@ -348,8 +348,7 @@ class RunRecord(NamedTuple):
         """The same after its open await was decided, which added `entries` to the journal."""
         journal = self.journal if isinstance(self.journal, Journal) else Journal(self.journal)
         fields = {**self.fields, "seen": nonce, "open": ""}
-        # Nobody else can come to an end that nobody else knows of.
-        return RunRecord(self.run_id, fields, journal.grown(entries), ahead, self.lease if ahead else None)
+        return RunRecord(self.run_id, fields, journal.grown(entries), ahead)
 
     def passed(self, n: int, nonce: str, entries: Mapping[str, str], ahead: Ahead, *, read: Any) -> RunRecord:
         """The same after a turn went through await `n`. Where its journal is this turn's alone, that grows as it is.

@@ -63,7 +63,7 @@ class AheadTransitions:
         return self._made(ahead, run_id, [(name, args)], meanwhile)[0]
 
     def pass_by(self, run_id: str, ahead: Ahead) -> bool:
-        """Record what a turn has gone on with. See `finish.lua` and `pass.lua`. Returns whether all of it is."""
+        """Record awaits that a turn went through. See `pass.lua`. Returns whether they are."""
         self._made(ahead, run_id, [])
         return ahead.recorded
 
@@ -95,12 +95,13 @@ class AheadTransitions:
         flat = [value for one in (*first, *asked) for value in _said(*one)]
         answers = self._call("advance", run_id, *flat, meanwhile=meanwhile)
         if ahead is not None and first:
-            ends, count = answers[: len(ahead.finishes)], len(first)
-            ahead.endings = [self._ending(run_id, ahead.finishes[0].ref.n, answer) for answer in ends]
-            # Asked for nothing more, the last of them says by itself whether it is on record.
-            ahead.recorded = len(answers) > count or (
-                not asked and len(answers) == count and answers[-1][0] == "passed"
-            )
+            last = answers[len(first) - 1] if len(answers) >= len(first) else ["moved"]
+            if ahead.passages:
+                ahead.recorded, ahead.stops = last[0] == "passed", last[-1] == 1
+            else:
+                n = ahead.finishes[0].ref.n
+                ahead.endings = [self._ending(run_id, n, answer) for answer in answers[: len(first)]]
+                ahead.recorded = len(answers) > len(first)
         more = answers[len(first) :]
         return [*more, *[None] * (len(asked) - len(more))]
 

@@ -228,7 +228,7 @@ def test_an_entry_of_a_version_that_did_not_say_its_size_is_read_with_all_others
     run.redis.hset(run.keys.journal(run.id), "1", json.dumps(entry))
     run.take_over(0)
 
-    record = run.store.load_to_go_on(run.id)
+    record = run.store.load_to_go_on(run.id, lease="t1.1")
 
     assert record is not None
     assert record.journal == run.there()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -309,17 +308,20 @@ class Host:
         self.world.broker.pull()
 
     def _give_up(self, child: Child) -> None:
-        """As the heartbeat does with what a process that is gone had in place."""
-        rows = child.holding.rows if child.holding else []
-        if child.holding and child.holding.lease:
-            with suppress(RedisError):  # then it ends by itself
+        """As the heartbeat does with what a process that is gone had in place: all of it, once Redis is there."""
+        if child.holding is None:
+            return
+        try:
+            if child.holding.lease:
                 self.world.store.lapse(self.world.run_id, child.holding.lease)
-        for request, running in list(rows):
-            ref = request.celeriac_ref
-            if not running:
-                self.world.store.leaving(ref.run_id, [(ref.n, ref.p, request.celeriac_token)])
-            request.release()
-        if child.holding:
+            for request, running in list(child.holding.rows):
+                ref = request.celeriac_ref
+                if not running:
+                    self.world.store.leaving(ref.run_id, [(ref.n, ref.p, request.celeriac_token)])
+                request.release()
+        except RedisError:
+            self.world.after(BEAT_MS, self.heart, self._give_up, child)
+        else:
             child.holding.drop()
 
     def die(self) -> None:

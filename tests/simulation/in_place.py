@@ -65,14 +65,17 @@ class SimHolding(granted.Holding):
 class SimInPlace(InPlace):
     """As the current child would."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, *, brief: bool) -> None:
+        self._world, self._brief = world, brief
         self._host = world.current.host
         super().__init__(world.engine, Place(self._host.name, frozenset(), 0.0))
         self.holding = SimHolding(world, world.current)
 
     def likely_s(self, _step: Step[Any, Any], _part: NewPart) -> float | None:
-        return self._world.random.choice([0.0005, 0.0005, 0.003, None])
+        return 0.0001 if self._brief else self._world.random.choice([0.0005, 0.0005, 0.003, None])
+
+    def is_brief(self, _step: Step[Any, Any]) -> bool:
+        return self._brief or self._world.random.random() < 0.8
 
     def left_s(self) -> float:
         return self._world.random.choice([0.05, 0.05, 0.05, -1.0])
@@ -109,13 +112,15 @@ class Habits:
 
     def __init__(self, seed: int) -> None:
         self.some = Random(f"in place {seed}").random() < 0.6
+        #: All steps are short, so that turns go far ahead of the journal.
+        self.brief = self.some and Random(f"brief {seed}").random() < 0.4
 
         own = self._random = Random(f"wide {seed}")
         wide.LEAST = own.choice([2, 2, 33])
         wide.WINDOW, wide.CHUNK = own.randint(1, 3), own.randint(1, 3)
 
     def in_place(self, world: World) -> SimInPlace | None:
-        return SimInPlace(world) if self.some else None
+        return SimInPlace(world, brief=self.brief) if self.some else None
 
     def widens_by(self, _step: Step[Any, Any]) -> int:
         return self._random.choice([0, 1, 1, 2, 4])

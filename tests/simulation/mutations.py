@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from canvas import opening
@@ -12,7 +13,7 @@ from canvas.heartbeat import Heartbeat
 from canvas.run import Run
 from canvas.series import Series
 from simulation.broker import SimBacklog
-from simulation.plans import Plan
+from simulation.plans import Plan, draw, draw_brief
 from simulation.redis_side import Patches
 
 
@@ -28,6 +29,7 @@ class Mutation:
         kinds: Faults under which that shows; ('none',): it shows without any.
         more: Of the profile, as it must be.
         wants: Whether a plan may show it.
+        draw: Where plans come from.
         seeds: Within how many it is found.
     """
 
@@ -39,6 +41,7 @@ class Mutation:
     more: dict[str, Any] = field(default_factory=dict)
     wants: Callable[[Plan], bool] = lambda plan: True  # noqa: ARG005
     seeds: int = 60
+    draw: Callable[[Random], Plan] = draw
 
     @property
     def name(self) -> str:
@@ -386,6 +389,23 @@ MUTATIONS = [
         python=(Series, "_given_back", lambda _: []),
         wants=_fails_fast,
         seeds=200,
+    ),
+    Mutation(
+        1,
+        "while a turn has its lease no other begins",
+        (("read", "if at == here and token ~= ARGV[2] and tonumber(good) > tick() then return { 'busy' } end", ""),),
+        kinds=("repeat", "preempt"),
+        more={"repeat": 0.9, "preempt": 0.5},
+        seeds=300,
+    ),
+    Mutation(
+        3,
+        "what a turn went through counts only if the journal is as it was read",
+        (("pass", "not is_read(f[2], f[8], ARGV[2]) or f[3] ~= ''", "false"),),
+        kinds=("repeat", "pause", "preempt"),
+        more={"repeat": 0.9, "pause": 0.3, "preempt": 0.5},
+        seeds=600,
+        draw=draw_brief,
     ),
     Mutation(
         10,

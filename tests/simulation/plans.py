@@ -119,6 +119,31 @@ def draw(random: Random) -> Plan:
     return plan
 
 
+def draw_brief(random: Random) -> Plan:
+    """A random plan of the kind that a turn goes through ahead of the journal: short steps, most of which succeed."""
+    joins = []
+    for _ in range(random.randint(2, 7)):
+        kind = random.choice(["await", "await", "fan_out_fail", "fan_out"])
+        size = 1 if kind == "await" else random.randint(1, 3)
+        joins.append(
+            Join(
+                kind,
+                good=[random.random() < 0.93 for _ in range(size)],
+                flaky=[random.choice([0] * 12 + [1, 2]) for _ in range(size)],
+                delayed=[False] * size,
+                steps=[random.choice(["do"] * 8 + ["limited", "limited", "once", "brisk"]) for _ in range(size)],
+                within_s=[0.0] * size,
+            )
+        )
+    plan = Plan(joins, catches=random.random() < 0.5)
+    if random.random() < 0.3:
+        plan.cancels_ms = tuple(random.randint(1, 3000) for _ in range(random.choice([1, 1, 2])))
+    if random.random() < 0.1:
+        plan.deadline_s = random.choice([0.5, 2.0])
+    _make_rounds(plan)
+    return plan
+
+
 def _make_rounds(plan: Plan) -> None:
     """Let some plans begin anew, not inside the saga."""
     random = Random(f"rounds {plan}")

@@ -27,9 +27,10 @@ class Late(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """An await was opened."""
+    """An await was opened; `passed`: and decided at once, of itself, whatever else was asked for."""
 
     n: int
+    passed: bool = False
 
 
 class TimeUp(NamedTuple):
@@ -181,7 +182,7 @@ class Reference:
                 return _Stopped(entry.reason, entry.code)
             if self._open == n:
                 raise Mismatch(f"a cancel was noted while await {n} was open")
-        elif isinstance(entry, Opened) and (self._pending or self._cancels > 1):
+        elif isinstance(entry, Opened) and not entry.passed and (self._pending or self._cancels > 1):
             asked, self._pending = self._pending or Asked("", "cancelled again"), None
             return _Stopped(asked.reason, asked.code)
         return None

@@ -135,7 +135,7 @@ class Watch:
         for n in sorted(int(one) for one in new if one.isdigit()):
             seen.opened_ms[n], seen.nonces[n] = self._world.now_ms, json.loads(journal[str(n)])["x"]
             parts = sorted(int(found[2]) for one in new if (found := _PART.fullmatch(one)) and int(found[1]) == n)
-            seen.log += [Opened(n), *(Ended(n, p, journal[f"{n}.{p}"][0]) for p in parts)]
+            seen.log += [Opened(n, passed=True), *(Ended(n, p, journal[f"{n}.{p}"][0]) for p in parts)]
             seen.decided[n] = len(seen.log)
         seen.journal |= journal
 

@@ -74,7 +74,9 @@ class World:
         self.seed, self.random = seed, Random(seed)
         everybodys.seed(seed)  # the jitter of retries
         self.ground, self.app = on, on.app
-        self.plan = plan or plans.draw(self.random)
+        habits = Habits(seed)
+        drawn = plan or plans.draw(self.random)
+        self.plan = plans.draw_brief(Random(f"brief plan {seed}")) if habits.brief and plan is None else drawn
         self.profile = profile or faults.draw(self.random)
         stage.plan, stage.begins = self.plan, lambda: not self.current.job.ends
         self.faults = faults.Faults(self.profile, self.random)
@@ -93,7 +95,6 @@ class World:
         self.store = SimStore(on.redis, self, patches, **{"max_lives": 1000, **(settings or {})})
         self.engine = SimEngine(self.app, self.store)
         self.engine.publisher = SimPublisher(self.app, self)
-        habits = Habits(seed)
         self.engine.in_place = lambda: habits.in_place(self)
         self.engine.habits = habits
         self.engine.widens_by = habits.widens_by
