@@ -116,11 +116,9 @@ class Passing(Series):
                 break
         if len(self._kept) == self._asks.recipe.size and self._kept[-1].kind == "done":
             return self._passed()
-        return (
-            self._opened()
-            if self._kept
-            else opening.open_await(self._by.engine, self._record, self._run, self._asks) is True
-        )
+        if self._kept:
+            return self._opened()
+        return opening.open_await(self._by.engine, self._record, self._run, self._asks)
 
     def _deadline_ms(self, wanted: Wanted) -> int:
         lease = cast("Any", self._record.lease)
@@ -128,7 +126,7 @@ class Passing(Series):
         return now_ms + wanted.timeout_ms if wanted.timeout_ms else 0
 
     def _hold(self, running: str = "") -> None:
-        """Nothing is claimed here: the worker vouches for the turn (see `lead`), or for what that has gone on with."""
+        """Nothing is claimed here: the worker vouches for the turn (see `lead`)."""
 
     def _one(self) -> Here:
         wanted, grant = self._todo.popleft()
