@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 #: After so long what a turn has gone on with is recorded, whatever it does next.
 RECORD_S = 0.05
 
-#: A lease is good for three ticks, of a second each, from when it was given, and vouched for once a second from when
-#: the turn began. Who has heard nothing of Redis for so long does not rely on it: the process may have stood still.
+#: A lease is good for three ticks, of a second each, and vouched for once a second while its turn goes on. Who has
+#: heard nothing of Redis for so long does not rely on it: the process may have stood still, and its worker too.
 LEASE_S = 1.0
 
 
@@ -54,21 +54,21 @@ def kept_up(record: RunRecord, in_place: InPlace) -> RunRecord | None:
     ahead = record.ahead
     if ahead is None or not ahead.passages or ahead.recorded or monotonic() - ahead.since_s < RECORD_S:
         return record
+    asked_s = monotonic()
     if not caught_up(in_place.engine, record):
         return None
-    return record._replace(lease=None) if ahead.stops else record
+    lease = record.lease
+    return record._replace(lease=lease._replace(asked_s=asked_s) if lease and not ahead.stops else None)
 
 
 def may_pass(record: RunRecord, run: Run, asks: Asks, here: Chosen) -> bool:
     """Whether the turn may go through this await before it is on record."""
     recipe = asks.recipe
-    if record.lease is None or run.writes or recipe.policy not in PATIENT or len(here.wanted) != recipe.size:
+    if run.writes or not _relies_on_lease(record) or recipe.policy not in PATIENT or len(here.wanted) != recipe.size:
         return False
     if recipe.undo or recipe.timeout_s or recipe.state != "running" or record.fields["state"] == "cancelling":
         return False
     if record.fields.get("again"):  # what had succeeded before a retry of the run is not made again
-        return False
-    if not _relies_on_lease(record):
         return False
     return all(
         _is_plain(call, part) and here.by.is_brief(cast("Call[Any]", call).definition)
@@ -77,8 +77,7 @@ def may_pass(record: RunRecord, run: Run, asks: Asks, here: Chosen) -> bool:
 
 
 def _relies_on_lease(record: RunRecord) -> bool:
-    heard_s = record.ahead.since_s if record.ahead is not None else cast("Any", record.lease).at_s
-    return bool(monotonic() - heard_s < LEASE_S)
+    return record.lease is not None and monotonic() - record.lease.asked_s < LEASE_S
 
 
 def _is_plain(call: Any, part: NewPart) -> bool:

@@ -313,17 +313,19 @@ class Lease(NamedTuple):
 
     Attributes:
         at_ms: When it was given, by Redis' clock.
-        at_s: The same by this process' own.
+        at_s: When that was heard, by this process' own.
+        asked_s: When it was last asked for: no later than it was given.
     """
 
     token: str
     at_ms: int
     at_s: float
+    asked_s: float
 
     @classmethod
-    def now(cls, token: str, at_ms: int) -> Lease:
-        """It is `at_ms` there now, or was a moment ago."""
-        return cls(token, at_ms, monotonic())
+    def heard(cls, token: str, at_ms: int, asked_s: float) -> Lease:
+        """Of a lease that is heard of now."""
+        return cls(token, at_ms, monotonic(), asked_s)
 
 
 class TurnTaken(Exception):  # noqa: N818

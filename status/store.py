@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, cast
 
 from redis import Redis
@@ -168,7 +169,7 @@ class Store(
         Raises:
             TurnTaken: Another process has this turn.
         """
-        known = self.journals.get(run_id)
+        known, asked_s = self.journals.get(run_id), monotonic()
         now, *more = self._call("read", run_id, known.mark if known else "", lease)
         if now == "busy":
             raise TurnTaken(run_id)
@@ -177,7 +178,7 @@ class Store(
         if not fields.get("workflow"):
             return None
         journal = self.journals.read(run_id, fields, mapping(added), known if in_part else None)
-        return RunRecord(run_id, fields, journal, lease=Lease.now(lease, int(now)) if int(now) else None)
+        return RunRecord(run_id, fields, journal, lease=Lease.heard(lease, int(now), asked_s) if int(now) else None)
 
     def open_join(
         self,

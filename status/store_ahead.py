@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from status.ahead import Ahead, Finish, GivenBack
@@ -18,7 +19,9 @@ class AheadTransitions:
     def _call(self, name: str, run_id: str, *args: Any, meanwhile: Callable[[], object] | None = None) -> Any:
         raise NotImplementedError
 
-    def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
+    def _ending(
+        self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None, asked_s: float = 0.0
+    ) -> Ending:
         raise NotImplementedError
 
     def record(self, finishes: Sequence[Finish], given_back: Sequence[GivenBack] = ()) -> list[Ending]:
@@ -40,7 +43,8 @@ class AheadTransitions:
         known = self.journals.get(ref.run_id) if finish.gives == "all" else None
         if known is not None:  # no more than what this process does not have
             finish = finish._replace(gives=f"all|{known.mark}")
-        return self._ending(ref.run_id, ref.n, self._call("finish", ref.run_id, *finish.arguments()), known)
+        asked_s = monotonic()
+        return self._ending(ref.run_id, ref.n, self._call("finish", ref.run_id, *finish.arguments()), known, asked_s)
 
     def give_back(self, run_id: str, claims: Sequence[GivenBack]) -> Ending:
         """Give up claims on parts that have not begun. See `give_back.lua`."""

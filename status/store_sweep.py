@@ -106,7 +106,9 @@ class SweepTransitions:
                 return DeadClaim(PartRef(run_id, int(n), p, answer[1], 0))
         return None
 
-    def _ending(self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None) -> Ending:
+    def _ending(
+        self, run_id: str, n: int, answer: Sequence[Any], known: Journal | None = None, asked_s: float = 0.0
+    ) -> Ending:
         code, stop, part, *more = answer
         if not (stop or part or more):
             return _plain(code)
@@ -121,7 +123,9 @@ class SweepTransitions:
         at, _, lease = run.get("turn", "").rpartition("|")[0].rpartition("|")
         # Who ends the last part takes the turn, and comes first.
         mine = lease == run["decider"] and at == f"{run['seen']}|{run['decider']}"
-        record = RunRecord(run_id, run, journal, lease=Lease.now(lease, int(run["updated_ms"])) if mine else None)
+        record = RunRecord(
+            run_id, run, journal, lease=Lease.heard(lease, int(run["updated_ms"]), asked_s) if mine else None
+        )
         return Ending(code, claims_of(stop), start, record, journal)
 
     @staticmethod

@@ -45,7 +45,7 @@ for i = first, last, 2 do
   run[#run + 1] = ARGV[i + 1]
 end
 first, last = list()
-for i = first, last do redis.call('XADD', EVENTS, 'MAXLEN', '~', EVENTS_KEPT, '*', 'k', 'passed', 'd', ARGV[i]) end
+for i = first, last do event('passed', '', ARGV[i]) end
 for _, key in ipairs({ JOURNAL, STEPS }) do
   first, last = list()
   for i = first, last, 1000 do redis.call('HSET', key, unpack(ARGV, i, math.min(i + 999, last))) end

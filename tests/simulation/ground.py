@@ -54,6 +54,8 @@ def ground(socket: str, db: int = 0) -> Iterator[Ground]:
             ("canvas.pulse.monotonic", lambda: _world().now_s),
             ("canvas.series.monotonic", lambda: _world().now_s),
             ("status.records.monotonic", lambda: _world().now_s),
+            ("status.store.monotonic", lambda: _world().now_s),
+            ("status.store_ahead.monotonic", lambda: _world().now_s),
             ("canvas.pulse.time", lambda: _world().now_s),
             ("canvas.heartbeat.worker_state", _ActiveRequests()),
             # Of each world its own, see `simulation.in_place`.

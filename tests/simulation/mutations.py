@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from canvas import opening
@@ -13,7 +12,7 @@ from canvas.heartbeat import Heartbeat
 from canvas.run import Run
 from canvas.series import Series
 from simulation.broker import SimBacklog
-from simulation.plans import Plan, draw, draw_brief
+from simulation.plans import Plan
 from simulation.redis_side import Patches
 
 
@@ -29,7 +28,6 @@ class Mutation:
         kinds: Faults under which that shows; ('none',): it shows without any.
         more: Of the profile, as it must be.
         wants: Whether a plan may show it.
-        draw: Where plans come from.
         seeds: Within how many it is found.
     """
 
@@ -41,7 +39,6 @@ class Mutation:
     more: dict[str, Any] = field(default_factory=dict)
     wants: Callable[[Plan], bool] = lambda plan: True  # noqa: ARG005
     seeds: int = 60
-    draw: Callable[[Random], Plan] = draw
 
     @property
     def name(self) -> str:
@@ -360,6 +357,7 @@ MUTATIONS = [
         (("meet", "redis.call('SET', KEYS[3], tonumber(redis.call('GET', KEYS[2]) or '0') + GRACE_TICKS)\n", ""),),
         kinds=("rollback", "repeat"),
         more={"slow": 0.9},
+        seeds=200,
     ),
     Mutation(
         10,
@@ -397,15 +395,6 @@ MUTATIONS = [
         kinds=("repeat", "preempt"),
         more={"repeat": 0.9, "preempt": 0.5},
         seeds=300,
-    ),
-    Mutation(
-        3,
-        "what a turn went through counts only if the journal is as it was read",
-        (("pass", "not is_read(f[2], f[8], ARGV[2]) or f[3] ~= ''", "false"),),
-        kinds=("repeat", "pause", "preempt"),
-        more={"repeat": 0.9, "pause": 0.3, "preempt": 0.5},
-        seeds=600,
-        draw=draw_brief,
     ),
     Mutation(
         10,

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from simulation import faults
+from simulation import faults, plans
 from simulation.ground import Ground
 from simulation.mutations import MUTATIONS, Mutation
 from simulation.redis_side import Patches, source
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.timeout(900)
 def world(on: Ground, mutation: Mutation, seed: int, patches: Patches) -> World:
     """A world in which it may show."""
     random = Random(seed)
-    plan = mutation.draw(random)
+    plan = plans.draw(random)
     profile = replace(faults.draw(random, mutation.kinds), **mutation.more)
     return World(on, seed, plan=plan, profile=profile, patches=patches)
 
 
 def seeds_of(mutation: Mutation) -> Iterator[int]:
-    return (seed for seed in count() if mutation.wants(mutation.draw(Random(seed))))
+    return (seed for seed in count() if mutation.wants(plans.draw(Random(seed))))
 
 
 def first_violation(on: Ground, mutation: Mutation) -> int:

@@ -189,7 +189,8 @@ class Watch:
         if kind == "retry" and code == "retrying" and token not in self.seen.asked:
             self.seen.asked.add(token)
             self._only_the_claimant_fails(args)
-            self.seen.not_before_ms[n, p] = self._world.now_ms + int(delay_ms)
+            ended_ms = args[17]  # of one that is recorded later, when it ended
+            self.seen.not_before_ms[n, p] = int(ended_ms or self._world.now_ms) + int(delay_ms)
 
     def _only_the_claimant_fails(self, args: Any) -> None:
         place, token = (int(args[0]), str(args[1])), args[4]
