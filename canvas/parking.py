@@ -93,6 +93,7 @@ def _follow(engine: Engine, record: RunRecord, ahead: Ahead) -> None:
     """Send and stop what the endings ask for, and say what was recorded. A decision is followed by this turn itself."""
     if ahead.recorded:
         ahead.tell()
+        engine.events.went([(passage.before, passage.news) for passage in ahead.passages if passage.before])
     engine.follow_others(record.run_id, ahead.endings[:-1])
     for ending in ahead.endings[-1:]:
         engine.go_on(record.run_id, ending, record.workflow)

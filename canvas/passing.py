@@ -140,12 +140,11 @@ class Passing(Series):
 
     def _passed(self) -> RunRecord:
         """The run as it is once this await is recorded."""
-        record, engine, last = self._record, self._by.engine, self._kept[-1]
+        record, last = self._record, self._kept[-1]
         news, let_out, entries = self._run.news(), self._run.kept_back(), self._entries()
 
         def told() -> None:
             let_out()
-            engine.events.moved(record, news)
             tracing.decided(record)
 
         ahead = record.ahead
@@ -171,6 +170,7 @@ class Passing(Series):
             news=news,
             parts=parts,
             told=told,
+            before=record,
         )
         if tracing.on():  # which looks at the journal as it was then
             return record.moved_on(self.nonce, entries, ahead.passed(passage))._replace(lease=record.lease)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,8 +48,12 @@ class RunEvents:
 
     def moved(self, record: RunRecord, news: News) -> None:
         """A turn was recorded that goes on."""
+        self.went([(record, news)])
+
+    def went(self, ways: Sequence[tuple[RunRecord, News]]) -> None:
+        """The same of several awaits, in one message: the run as it was before each, and what was said then."""
         if self.on:
-            self._send([*self._begun(record), *self._progress(record, news)])
+            self._send([event for way in ways for event in (*self._begun(way[0]), *self._progress(*way))])
 
     def ended(self, record: RunRecord, news: News, state: State, result: str, error: ErrorInfo | None) -> None:
         """A run has ended."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from status.models import moment
-from status.records import News
+from status.records import News, RunRecord
 
 #: The kind of such a row.
 PASSED = "passed"
@@ -55,6 +55,7 @@ class Passage(NamedTuple):
         entry: Of the journal, JSON.
         lease: The token of the turn's.
         told: Called once it is recorded.
+        before: The run as it was then.
     """
 
     n: int
@@ -68,6 +69,7 @@ class Passage(NamedTuple):
     news: News
     parts: Sequence[PassedPart]
     told: Callable[[], None]
+    before: RunRecord | None = None
 
     @property
     def opened_ms(self) -> int:

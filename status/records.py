@@ -349,8 +349,7 @@ class RunRecord(NamedTuple):
     def moved_on(self, nonce: str, entries: Mapping[str, str], ahead: Ahead | None = None) -> RunRecord:
         """The same after its open await was decided, which added `entries` to the journal."""
         journal = self.journal if isinstance(self.journal, Journal) else Journal(self.journal)
-        fields = {**self.fields, "seen": nonce, "open": ""}
-        return RunRecord(self.run_id, fields, journal.grown(entries), ahead)
+        return RunRecord(self.run_id, self._fields_after(nonce), journal.grown(entries), ahead)
 
     def passed(self, n: int, nonce: str, entries: Mapping[str, str], ahead: Ahead, *, read: Any) -> RunRecord:
         """The same after a turn went through await `n`. Where its journal is this turn's alone, that grows as it is.
@@ -365,8 +364,11 @@ class RunRecord(NamedTuple):
             journal = (journal if isinstance(journal, Journal) else Journal(journal)).grown(entries)
             journal.own = True
         journal.read[n] = read
-        fields = {**self.fields, "seen": nonce, "open": ""}
-        return RunRecord(self.run_id, fields, journal, ahead, self.lease)
+        return RunRecord(self.run_id, self._fields_after(nonce), journal, ahead, self.lease)
+
+    def _fields_after(self, nonce: str) -> Mapping[str, str]:
+        state = self.fields["state"]
+        return {**self.fields, "seen": nonce, "open": "", "state": "running" if state == "pending" else state}
 
     @property
     def workflow(self) -> str:
