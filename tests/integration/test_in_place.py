@@ -175,9 +175,9 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
 
     def hear(event: dict[str, Any]) -> None:
         heard.set()
-        if str(event.get("uuid", "")).startswith("r/"):
+        if str(event.get("uuid", "")).startswith("r"):
             seen[event["uuid"].partition("~")[0]].append(event)
-        if len([1 for told in seen.values() if told[-1]["type"] == "task-succeeded"]) >= 13:
+        if len([1 for told in seen.values() if told[-1]["type"] == "task-succeeded"]) >= 14:
             over.set()
 
     def listen() -> None:
@@ -191,8 +191,9 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
     threading.Thread(target=listen, daemon=True).start()
     wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
     flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
-    wait_until(over.is_set, "all twelve and the turn are told of", 20)
+    wait_until(over.is_set, "all twelve, the turn and the run are told of", 20)
 
+    assert [event["type"] for event in seen["r"]] == ["task-received", "task-started", "task-succeeded"], "once each"
     for n in range(12):
         told = {event["type"]: event for event in seen[f"r/{n}.0"]}
         assert told.keys() == {"task-received", "task-started", "task-succeeded"}
