@@ -64,6 +64,7 @@ def run(step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], here: Here)
         what = "to be made again" if finish.kind == "retry" else "failed"
         logger.warning("%s: %s, %s", ref.step_id, what, finish.line)
     elif _tracer.isEnabledFor(logging.INFO):
-        said = {"id": ref.message_id, "name": step.name, "return_value": finish.outcome[1:], "args": "", "kwargs": ""}
+        shown = finish.outcome[1 : 1 + step.resultrepr_maxsize]  # as much as Celery's tracer shows
+        said = {"id": ref.message_id, "name": step.name, "return_value": shown, "args": "", "kwargs": ""}
         _tracer.info(trace.LOG_SUCCESS, said | {"runtime": monotonic() - start_s})
     return finish
