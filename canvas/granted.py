@@ -57,7 +57,7 @@ class Held(NamedTuple):
     leads: bool = False
 
 
-def _slot() -> int | None:
+def slot_here() -> int | None:
     """Where this pool process writes; None: the pool is no pool of processes."""
     return getattr(current_process(), "index", None)
 
@@ -71,7 +71,7 @@ def _write(slot: int, lines: Mapping[str, str]) -> None:
 
 def note(token: str) -> None:
     """The step of a message begins here, with this claim."""
-    slot = _slot()
+    slot = slot_here()
     if slot is None:
         _here[token] = ""
     elif len(token) == TOKEN_SIZE:
@@ -90,7 +90,7 @@ def runs(token: str) -> bool:
 
 def room_for(run_id: str, step: str) -> int:
     """How many steps with such names this process may say that it has in place."""
-    slot = _slot()
+    slot = slot_here()
     if slot is not None and (slot >= SLOTS or len(step.encode()) > LONGEST_NAME):
         return 0
     return min(TOGETHER, (SLOT_SIZE - SUM_SIZE) // (LINE_SIZE + len(run_id) + len(step.encode())))
@@ -105,7 +105,7 @@ class Holding:
     """The claims that one turn has on steps in place: this worker vouches for them until they are let go."""
 
     def __init__(self) -> None:
-        self._slot = _slot()
+        self._slot = slot_here()
         self._tokens: tuple[str, ...] = ()
 
     def hold(self, claims: Mapping[str, str], running: str = "") -> None:

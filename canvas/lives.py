@@ -9,13 +9,13 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from canvas import granted
-from canvas.outcomes import unknown_outcome
+from canvas.outcomes import encode_unknown, unknown_outcome
 from status.errors import ErrorInfo
 from status.models import error_to_json
 
 if TYPE_CHECKING:
     from canvas.engine import Engine
-    from status.records import RunRecord
+    from status.records import Ending, PartRef, RunRecord
 
 logger = logging.getLogger("celeriac")
 
@@ -27,6 +27,23 @@ def lives_used_up() -> ErrorInfo:
         "effect is not known. The log of that worker says how the process ended (signal 9 is often memory). Mend the "
         "step; if it is only unlucky, give it more lives: CELERIAC_MAX_LIVES (one with idempotent=False has 1)"
     )
+
+
+def release(engine: Engine, ref: PartRef, token: str) -> Ending | None:
+    """Nobody holds a claim any more, and its attempt has not said how it ended: give its step to another, if need be.
+
+    Returns:
+        What came of it; None: Redis did not answer. Nobody vouches for the claim, so the sweep takes it.
+    """
+    outcome = encode_unknown(lives_used_up())
+    try:
+        ending = engine.store.release(ref, token=token, call_token=uuid4().hex, outcome=outcome)
+        if engine.go_on(ref.run_id, ending):
+            engine.send_turn_of(ref.run_id)
+    except RedisError as error:
+        logger.warning("%s: nobody runs it any more, its claim ends by itself: %s", ref.step_id, error)
+        return None
+    return ending
 
 
 def turn_lives_used_up(run_id: str, workflow: str) -> ErrorInfo:

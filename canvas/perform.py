@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, assert_never, cast
 from uuid import uuid4
@@ -20,8 +21,9 @@ from celery.exceptions import Retry as CeleryRetry
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
-from canvas import granted, undoing
+from canvas import granted, lives, undoing
 from canvas.context import CurrentStep, running_as
+from canvas.interrupting import Interrupted, interruptible
 from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
 from canvas.retry import Retry
 from status.advice import advice
@@ -107,11 +109,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     began_ms = here.now_ms() if here else grant.now_ms
     current = _current(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
     current.undoes = request.get("celeriac_undoes")
-    refused = _refused(step, request)
-    if refused is not None:
-        outcome: Outcome = Failed(refused, describe(refused, step=step.name))
-    else:
-        outcome = undoing.logged(request.get("celeriac_log"), lambda: perform(step, args, kwargs, current, policy))
+    outcome = _outcome(step, ref, token, lambda: perform(step, args, kwargs, current, policy))
     request.celeriac_attempt = Attempt(ref, token, began_ms, outcome)
     match outcome:
         case Done(value):
@@ -122,6 +120,21 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
             raise CeleryRetry(message=str(error), exc=error, when=cast("Any", delay_s))
         case _:
             assert_never(outcome)
+
+
+def _outcome(step: Step[Any, Any], ref: PartRef, token: str, work: Callable[[], Outcome]) -> Outcome:
+    request: Any = step.request
+    refused = _refused(step, request)
+    if refused is not None:
+        return Failed(refused, describe(refused, step=step.name))
+    body = partial(interruptible, token, work) if step.interruptible else work
+    try:
+        return undoing.logged(request.get("celeriac_log"), body)
+    except Interrupted:
+        # As if its process had been killed: nothing is written down but that nobody has the claim.
+        lives.release(engines.of(step.app), ref, token)
+        logger.info("%s attempt %d is interrupted: nobody waits for it", ref.step_id, ref.attempt)
+        raise Ignore from None
 
 
 def _current(

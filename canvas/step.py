@@ -196,7 +196,8 @@ def step(
         queue: Where its messages go; None: as Celery routes it.
         retry: When a failed attempt is made again; None: `Retry()`.
         timeout_s: Of one attempt, from its start.
-        interruptible: Its process may be killed when nobody waits for it any more.
+        interruptible: When nobody waits for it any more, `Cancelled` is raised in it, and its process is killed if it
+            still runs 0.2 s later. On the prefork pool.
         idempotent: False: never run again after a crash; it then fails with "outcome unknown".
         local: Run inside the turn, without a message of its own.
         celery_options: Go to Celery.

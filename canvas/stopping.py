@@ -12,6 +12,7 @@ from celery.worker.control import control_command
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from canvas import interrupting
 from status.records import Claim
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celeriac")
 
 COMMAND = "celeriac_stop"
+
+#: What a step has to tidy up in, from when it is interrupted, before its process is killed.
+GRACE_S = 0.2
 
 #: The pool looks for dead children when their pipe closes, which may be a moment before the kernel has
 #: them ready to be reaped, and then again only after 5 s. These looks, in seconds, are in between.
@@ -41,22 +45,38 @@ def send_stop(app: Celery, claims: Iterable[Claim]) -> None:
 
 @control_command(name=COMMAND, args=[("tokens", list)], signature="[token1 [token2 [... [tokenN]]]]")
 def stop(state: Any, tokens: list[str]) -> dict[str, str]:
-    """Terminate the requests that hold these claims, where the pool can."""
-    wanted, stopped = set(tokens), 0
-    for request in list(worker_state.active_requests):
-        if getattr(request, "celeriac_token", None) in wanted and _terminate(state.consumer, request):
-            stopped += 1
-    return {"ok": f"{stopped} stopped"}
+    """Interrupt the requests that hold these claims, where the pool can; who does not end in time is killed."""
+    wanted = set(tokens)
+    found = [one for one in list(worker_state.active_requests) if getattr(one, "celeriac_token", None) in wanted]
+    return {"ok": f"{sum(_interrupt(state.consumer, request) for request in found)} stopped"}
 
 
-def _terminate(consumer: Any, request: Any) -> bool:
+def _interrupt(consumer: Any, request: Any) -> bool:
     pool = consumer.pool
     if not hasattr(pool, "terminate_job") or "prefork" not in type(pool).__module__:
         return False
-    request.terminate(pool, signal="KILL")
-    for look_s in LOOKS_S:
-        consumer.hub.call_later(look_s, _maintain, pool)
+    slot = _slot_of(pool, request.worker_pid)
+    if slot is None or not interrupting.ask(slot, request.worker_pid, request.celeriac_token):
+        _kill(consumer, request)
+        return True
+    request.celeriac_interrupted = True
+    consumer.hub.call_later(GRACE_S, _make_sure, consumer, request, slot)
     return True
+
+
+def _slot_of(pool: Any, pid: int) -> int | None:
+    return next((process.index for process in pool._pool._pool if process.pid == pid), None)  # noqa: SLF001  # no other way
+
+
+def _make_sure(consumer: Any, request: Any, slot: int) -> None:
+    if interrupting.runs(slot, request.celeriac_token):
+        _kill(consumer, request)
+
+
+def _kill(consumer: Any, request: Any) -> None:
+    request.terminate(consumer.pool, signal="KILL")
+    for look_s in LOOKS_S:
+        consumer.hub.call_later(look_s, _maintain, consumer.pool)
 
 
 def _maintain(pool: Any) -> None:

@@ -1,4 +1,4 @@
-"""`race`, whose loser is killed by the one who decides."""
+"""`race`, whose loser is interrupted by the one who decides."""
 
 from __future__ import annotations
 

@@ -109,6 +109,40 @@ def hog(seconds: float, what: str = "hog") -> str:
     return what
 
 
+@step(name="flow.tidy", interruptible=True)
+def tidy(seconds: float) -> str:
+    """Leaves nothing behind when it is interrupted."""
+    try:
+        _rest(seconds)
+    finally:
+        _redis().rpush(NOTES, "tidied")
+    _redis().rpush(NOTES, "late")
+    return "tidy"
+
+
+@step(name="flow.makes_do", interruptible=True)
+def makes_do(seconds: float) -> str:
+    """Makes do with what it has when it is interrupted."""
+    try:
+        _rest(seconds)
+    except Cancelled:
+        _redis().rpush(NOTES, "heard")
+    return "part"
+
+
+@step(name="flow.deaf", interruptible=True)
+def deaf(seconds: float) -> str:
+    """Goes on when it is interrupted."""
+    end_s = monotonic() + seconds
+    while monotonic() < end_s:
+        try:
+            _rest(0.05)
+        except Cancelled:
+            _redis().rpush(NOTES, "heard")
+    _redis().rpush(NOTES, "late")
+    return "deaf"
+
+
 @step(name="flow.limited", timeout_s=0.3, retry=Retry(2, first_s=0.05, jitter=0), interruptible=True)
 def limited(seconds: float) -> int:
     _rest(seconds)
@@ -222,6 +256,12 @@ async def fail_fast(run: Run) -> str:
 @workflow(name="flow.racing")
 async def racing(run: Run, quick_s: float, long_s: float) -> str:
     return (await race(hog.s(quick_s, "quick"), hog.s(long_s, "long"))).value
+
+
+@workflow(name="flow.stopping")
+async def stopping(run: Run, how: str) -> str:
+    loser = {"tidy": tidy, "makes_do": makes_do, "deaf": deaf}[how]
+    return (await race(hog.s(0.1, "quick"), loser.s(8.0))).value
 
 
 @workflow(name="flow.meeting")
