@@ -80,6 +80,11 @@ def current_step() -> CurrentStep:
     return _here.step
 
 
+def calls_itself(name: str) -> bool:
+    """Whether a step of that name runs in this thread already: a call of it from there is a function's."""
+    return _here.step is not None and _here.step.step_name == name
+
+
 # Classes, and not generators with `@contextmanager`: these are entered at each step and at each await.
 class running_as:  # noqa: N801  # reads as a function
     """Let `current_step()` answer `step` in this thread."""

@@ -37,6 +37,8 @@ LOOKS = 5
 
 # Made before the pool forks, so that parent and children share it: a place for each, as each runs one turn at a time.
 _board = mmap.mmap(-1, SLOT_SIZE * SLOTS)
+#: Which slots were ever written: so many that looking through all of them each second would be felt.
+_used = mmap.mmap(-1, SLOTS)
 #: Of pools that run their steps in this process: token -> what is said of it.
 _here: dict[str, str] = {}
 
@@ -66,6 +68,7 @@ def _write(slot: int, lines: Mapping[str, str]) -> None:
     if slot < SLOTS:
         text = "\n".join(token + what for token, what in lines.items()).encode()[: SLOT_SIZE - SUM_SIZE]
         said = b"%08x" % crc32(text) + text if text else b""
+        _used[slot] = 1
         _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = said.ljust(SLOT_SIZE, b"\0")
 
 
@@ -85,7 +88,7 @@ def forget(token: str) -> None:
 
 def runs(token: str) -> bool:
     """Whether a step of this worker was granted this claim, and has not ended."""
-    return token in _here or _board.find(token.encode(), 0) >= 0
+    return token in _here or _find(token) >= 0
 
 
 def room_for(run_id: str, step: str) -> int:
@@ -138,7 +141,7 @@ class Holding:
 def in_place() -> list[Held]:
     """What this worker's processes have in place now."""
     noted = list(_here.items())
-    for at in range(0, _used(), SLOT_SIZE):
+    for at in range(0, _end(), SLOT_SIZE):
         noted += [(line[:TOKEN_SIZE], line[TOKEN_SIZE:]) for line in _text(at).split("\n")]
     return [held for token, what in noted if (held := _read(token, what)) is not None]
 
@@ -155,9 +158,14 @@ def _text(at: int) -> str:
     return ""  # it writes all the time, so it lives; the next beat sees its claims, which are good for four
 
 
-def _used() -> int:
-    """Up to where anything is written."""
-    return (len(_board[:].rstrip(b"\0")) + SLOT_SIZE - 1) // SLOT_SIZE * SLOT_SIZE
+def _find(token: str) -> int:
+    """Where it stands, or -1."""
+    return _board.find(token.encode(), 0, _end())
+
+
+def _end() -> int:
+    """Up to where anything was ever written."""
+    return len(_used[:].rstrip(b"\0")) * SLOT_SIZE
 
 
 def _read(token: str, what: str) -> Held | None:
@@ -180,6 +188,6 @@ def is_there(pid: int) -> bool:
 
 def clear(token: str) -> None:
     """The process that had it is gone, with all that it had."""
-    at = _board.find(token.encode(), 0) // SLOT_SIZE * SLOT_SIZE
+    at = _find(token) // SLOT_SIZE * SLOT_SIZE
     if at >= 0:
         _board[at : at + SLOT_SIZE] = b"\0" * SLOT_SIZE

@@ -19,8 +19,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from celery.app.trace import trace_task
+from celery.worker import state as worker_state
 
-from canvas import granted, tracing
+from canvas import granted, tracing, untraced
 from canvas.perform import Here, limits, took_s
 from canvas.publisher import tell_publishing
 from canvas.series import PATIENT
@@ -46,6 +47,10 @@ ENOUGH, FEW = 2, 4
 #: After so long in one go the next steps are sent as messages: others wait for this process.
 AT_MOST_S = 0.05
 
+#: The same where there are free threads for others. Not for ever: a message that takes long is in the way of its
+#: worker's end, and of whoever looks at what the worker does.
+UNHURRIED_S = 1.0
+
 #: Parts of one join that are run here, one after the other: as many as take no longer than one message.
 TOGETHER_S, EACH_S = 0.004, 0.0005
 
@@ -58,20 +63,26 @@ class Place:
         where: Its node name.
         queues: Those it serves.
         short_s: Longer than that no step may be that is run in place.
+        threads: How many its pool has, if it is one of threads.
     """
 
     where: str
     queues: frozenset[str]
     short_s: float
+    threads: int = 0
+
+    def has_free_threads(self) -> bool:
+        """Whether a message that comes now need not wait for the one that runs here."""
+        return len(worker_state.active_requests) < self.threads and worker_state.should_stop is None
 
 
-def settle_in(app: Celery, where: str) -> None:
+def settle_in(app: Celery, where: str, threads: int = 0) -> None:
     """This process, and those that it forks, are a worker's."""
     queues = frozenset(cast("Any", app).amqp.queues.consume_from)
     limited = app.conf.task_time_limit or app.conf.task_soft_time_limit
     # A time limit is for one message; what follows in place would have to end within it.
     short_s = Settings.from_environment().in_place_ms / 1000
-    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues, short_s)
+    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues, short_s, threads)
 
 
 def place_of(app: Celery) -> Place | None:
@@ -94,14 +105,15 @@ class InPlace:
         self.engine = engine
         self.place = place
         self.holding = granted.Holding()
-        self._until_s: float | None = None
+        self._since_s: float | None = None
         self._teller = Teller(engine.app, place.where) if is_watched() else None
 
     def left_s(self) -> float:
         """How much longer; from when there is something to run, for the replay before may have been a long one."""
-        if self._until_s is None:
-            self._until_s = monotonic() + AT_MOST_S
-        return self._until_s - monotonic()
+        now_s = monotonic()
+        if self._since_s is None:
+            self._since_s = now_s
+        return self._since_s - now_s + (UNHURRIED_S if self.place.has_free_threads() else AT_MOST_S)
 
     def choose(self, run_id: str, asks: Asks) -> Chosen | None:
         """What of an await is run here."""
@@ -169,12 +181,20 @@ class InPlace:
             step: Any = self.engine.app.tasks[spec["task"]]
             here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
             self.holding.hold({here.token: granted.said_of(part.ref, step.name)}, here.token)
-            self.run(part.ref, self.engine.publisher.step(part.ref, spec, workflow), here)
+            self.run(part.ref, spec, workflow, here)
             ending, wanted = here.ending, here.wanted
         self.over()
         return ending
 
-    def run(self, ref: PartRef, message: Message, here: Here) -> None:
+    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
+        """Run a step by Celery's tracer; or without it, if nobody would notice."""
+        step: Any = self.engine.app.tasks[spec["task"]]
+        if untraced.unheard(step, spec):
+            untraced.run(step, ref, spec, workflow, here)
+        else:
+            self._trace(ref, self.engine.publisher.step(ref, spec, workflow), here)
+
+    def _trace(self, ref: PartRef, message: Message, here: Here) -> None:
         """What a pool process does with a message, without sending it."""
         tell_publishing(message)
         args, kwargs, embed = message.body

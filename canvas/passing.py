@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json
 
-from canvas import granted, local, opening, tracing
+from canvas import granted, opening, tracing
 from canvas.outcomes import Decision
 from canvas.parking import caught_up, going_on, seen_of
 from canvas.perform import Here
@@ -129,13 +129,10 @@ class Passing(Series):
 
     def _one(self) -> Here:
         wanted, grant = self._todo.popleft()
-        here, ref, step = Here(wanted.token, grant, self._since_s, keeps="all"), self._ref(wanted), self._step(wanted)
+        here = Here(wanted.token, grant, self._since_s, keeps="all")
         # Read anew: the step may change its arguments, and the workflow may have them still.
         spec = from_json(self._asks.parts[int(wanted.p)].spec)
-        if local.unheard(step):
-            here.kept = local.run(step, ref, spec, here)
-        else:
-            self._by.run(ref, self._by.engine.publisher.step(ref, spec, self._record.workflow), here)
+        self._by.run(self._ref(wanted), spec, self._record.workflow, here)
         return here
 
     def _passed(self) -> RunRecord:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -107,7 +107,7 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     here: Here | None = request.get("celeriac_here")
     grant = here.grant if here else _begin(step, ref, token, policy)
     began_ms = here.now_ms() if here else grant.now_ms
-    current = _current(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
+    current = current_of(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
     current.undoes = request.get("celeriac_undoes")
     outcome = _outcome(step, ref, token, lambda: perform(step, args, kwargs, current, policy))
     request.celeriac_attempt = Attempt(ref, token, began_ms, outcome)
@@ -137,9 +137,10 @@ def _outcome(step: Step[Any, Any], ref: PartRef, token: str, work: Callable[[], 
         raise Ignore from None
 
 
-def _current(
+def current_of(
     step: Step[Any, Any], ref: PartRef, args: Any, kwargs: Any, grant: Grant, *, key: str | None
 ) -> CurrentStep:
+    """What `current_step()` is in this attempt."""
     return CurrentStep(
         run_id=ref.run_id,
         step_id=ref.step_id,
@@ -150,14 +151,6 @@ def _current(
         arguments=(args, kwargs),
         ask_stopped=lambda: engines.of(step.app).store.stopped(ref),
     )
-
-
-def attempt_local(step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], here: Here) -> Finish:
-    """Run a local step without Celery's tracer, whose other work nobody would notice (see `canvas.local`)."""
-    args, kwargs = spec.get("args", []), spec.get("kwargs", {})
-    current = _current(step, ref, args, kwargs, here.grant, key=spec.get("key"))
-    done = Attempt(ref, here.token, here.now_ms(), perform(step, args, kwargs, current, step.policy))
-    return _finish(spec["label"], done, here.gives, here.wanted)._replace(gives="", ended_ms=here.now_ms())
 
 
 def _refused(step: Step[Any, Any], request: Any) -> ConfigError | None:
@@ -257,10 +250,14 @@ def settle(request: Any, app: Celery) -> Ending | None:
     here: Here | None = request.get("celeriac_here")
     if here is None:
         gives: Gives = "all" if engine.workflow(request.chord.get("task", "")) is not None else ""
-        ending = _recorded(engine, [_finish(_name(request), done, gives, _next_item(engine, request))], ())
+        ending = _recorded(engine, [finish_of(_name(request), done, gives, _next_item(engine, request))], ())
         granted.forget(done.token)
         return ending
-    finish = _finish(_name(request), done, here.gives, here.wanted)
+    return _settle_here(engine, here, finish_of(_name(request), done, here.gives, here.wanted))
+
+
+def _settle_here(engine: Engine, here: Here, finish: Finish) -> Ending | None:
+    """Write it down, or keep it for what its turn does next."""
     if here.keeps in ("all", finish.kind):
         here.kept = finish._replace(gives="", ended_ms=here.now_ms())
         return None
@@ -268,7 +265,15 @@ def settle(request: Any, app: Celery) -> Ending | None:
     return _recorded(engine, [*here.before, finish], here.unbegun if here.gave_back else ())
 
 
-def _finish(name: str, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
+def write_here(engine: Engine, here: Here, finish: Finish, workflow: str) -> None:
+    """The same, and go on, of a step that went without Celery's tracer (see `canvas.untraced`)."""
+    here.ending = _settle_here(engine, here, finish)
+    if here.ending is not None:
+        _go_on(engine, finish.ref, here.ending, workflow)
+
+
+def finish_of(name: str, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
+    """An attempt as the store wants it."""
     kind: Kind
     match done.outcome:
         case Done(_, text):
@@ -297,14 +302,19 @@ def write_down(request: Any, app: Celery) -> None:
     ending = settle(request, app)
     if ref is None or ending is None:
         return
-    sent = ending if ending.grant is None else replace(ending, publish=())
-    owes = engines.of(app).go_on(ref.run_id, sent, request.chord.get("task"))
+    owes = _go_on(engines.of(app), ref, ending, request.chord.get("task"))
     here: Here | None = request.get("celeriac_here")
     if here is not None:
         here.ending = ending
     elif owes or ending.grant is not None:
         # Not now: the tracer first measures and reports the step itself.
         request.celeriac_owes = (ref.run_id, ending)
+
+
+def _go_on(engine: Engine, ref: PartRef, ending: Ending, workflow: str | None) -> bool:
+    # What this process was granted is not sent.
+    sent = ending if ending.grant is None else replace(ending, publish=())
+    return engine.go_on(ref.run_id, sent, workflow)
 
 
 def after_return(step: Step[Any, Any]) -> None:

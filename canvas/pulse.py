@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, assert_never, cast
 from uuid import uuid4
 
 from celery import bootsteps, signals
+from celery.concurrency.thread import TaskPool as ThreadPool
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -45,7 +46,8 @@ class Pulse(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         # Before the pool forks its processes, which are to know it too.
-        in_place.settle_in(worker.app, worker.hostname)
+        threads = worker.concurrency if issubclass(worker.pool_cls, ThreadPool) else 0
+        in_place.settle_in(worker.app, worker.hostname, threads)
         warm.compile_codecs(worker.app)
         signals.worker_process_init.connect(partial(warm.connect, worker.app), weak=False)
         telling.watch(bool(worker.task_events))  # and with each beat of its heart as monitors have it by then
@@ -88,8 +90,10 @@ def _revive() -> None:
 
 def _sends_events(worker: Any) -> bool:
     dispatcher = getattr(worker.consumer, "event_dispatcher", None)
-    # Before it has connected: what it was told at its start.
-    return bool(dispatcher.enabled if dispatcher else worker.task_events)
+    if dispatcher is None:  # it has not connected yet: what it was told at its start
+        return bool(worker.task_events)
+    # It is enabled for its heartbeats alone, too; monitors that switch events on add the tasks to its groups.
+    return bool(dispatcher.enabled and (not dispatcher.groups or "task" in dispatcher.groups))
 
 
 class Sweeper:

@@ -23,7 +23,6 @@ from status.records import Grant, PartRef, RunRecord, Wanted
 if TYPE_CHECKING:
     from canvas.call import Call
     from canvas.in_place import Chosen
-    from canvas.publisher import Message
     from canvas.replay import Asks
     from canvas.step import Step
 
@@ -54,20 +53,18 @@ class Series:
     def __init__(self, chosen: Chosen, record: RunRecord, asks: Asks, nonce: str) -> None:
         self._by, self._record, self._asks, self.nonce = chosen.by, record, asks, nonce
         self.wanted = chosen.wanted
-        self._messages: dict[str, Message] = {}
+        self._specs: dict[str, Any] = {}
         self._said: dict[str, str] = {}
         self._todo: deque[tuple[Wanted, Grant]] = deque()
         self._kept: list[Finish] = []
         self._since_s = 0.0
 
     def prepare(self) -> None:
-        """Make what would be their messages, while Redis decides whose they are."""
-        publisher, workflow = self._by.engine.publisher, self._record.workflow
+        """Read what would be in their messages, while Redis decides whose they are."""
         for wanted in self.wanted:
             # Read anew: the step may change its arguments, and the workflow may have them still.
-            spec, ref = from_json(self._asks.parts[int(wanted.p)].spec), self._ref(wanted)
-            self._messages[wanted.p] = publisher.step(ref, spec, workflow)
-            self._said[wanted.token] = granted.said_of(ref, self._step(wanted).name)
+            self._specs[wanted.p] = from_json(self._asks.parts[int(wanted.p)].spec)
+            self._said[wanted.token] = granted.said_of(self._ref(wanted), self._step(wanted).name)
 
     def granted(self, grants: Sequence[Grant]) -> None:
         """They are this process', and the worker vouches for them from now on."""
@@ -114,7 +111,7 @@ class Series:
         here.before = self._kept
         here.unbegun = self._given_back() if self._asks.recipe.policy == "all" else ()
         self._hold(wanted.token)
-        self._by.run(self._ref(wanted), self._messages[wanted.p], here)
+        self._by.run(self._ref(wanted), self._specs[wanted.p], self._record.workflow, here)
         return here
 
     def _recorded(self, here: Here) -> Performed | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, current_task
 
 import canvas
 from canvas import (
@@ -383,6 +384,26 @@ def whose(n: int) -> list[Any]:
     return [n, os.getpid(), current.step_id, current.idempotency_key, current.attempt]
 
 
+@step(name="flow.as_task")
+def as_task(n: int) -> list[Any]:
+    """What Celery says of it to its own code."""
+    request = current_task.request
+    return [current_task.name, request.id, request.root_id, request.retries, request.args, request.called_directly]
+
+
+@dataclass
+class Sum:
+    """A type that is another thing as JSON."""
+
+    value: int
+
+
+@step(name="flow.sum_to")
+def sum_to(n: int) -> Sum:
+    """Calls itself."""
+    return Sum(n + sum_to(n - 1).value) if n else Sum(0)
+
+
 @step(name="flow.elsewhere", queue="elsewhere")
 def elsewhere() -> int:
     return os.getpid()
@@ -404,6 +425,17 @@ def sometimes(what: str, key: str) -> str:
         else:
             raise ConnectionError("failed once")
     return what
+
+
+@step(name="flow.nap")
+def nap(n: int) -> int:
+    _rest(0.01)
+    return n
+
+
+@workflow(name="flow.naps")
+async def naps(run: Run, count: int, window: int) -> int:
+    return sum(await process_batch(nap, range(count), window))
 
 
 @workflow(name="flow.batch_of")
@@ -437,6 +469,16 @@ async def fan_of(run: Run, count: int) -> list[list[Any]]:
 @workflow(name="flow.in_a_row")
 async def in_a_row(run: Run, count: int) -> list[list[Any]]:
     return [await whose.s(n) for n in range(count)]
+
+
+@workflow(name="flow.tasks_in_a_row")
+async def tasks_in_a_row(run: Run, count: int) -> list[list[Any]]:
+    return [await as_task.s(n) for n in range(count)]
+
+
+@workflow(name="flow.sums")
+async def sums(run: Run, numbers: list[int]) -> list[int]:
+    return [(await sum_to.s(n)).value for n in numbers]
 
 
 @workflow(name="flow.there_and_back")

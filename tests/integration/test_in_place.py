@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,6 +70,25 @@ def scripts_called(monitor: Any) -> Iterator[str]:
             yield names[digest_or_text]
 
 
+def test_a_step_is_celerys_current_task_in_place_too(flow, workers, redis_client):
+    workers(pool="solo", concurrency=1)
+    flow.tasks_in_a_row.submit(4).result(timeout_s=30)
+    pushed = pushes(redis_client)
+
+    rows = flow.tasks_in_a_row.submit(8, run_id="r").result(timeout_s=30)
+
+    assert pushes(redis_client) - pushed < 4, "most are in place"
+    for n, (name, message_id, root_id, retries, args, called_directly) in enumerate(rows):
+        assert (name, root_id, retries, args, called_directly) == ("flow.as_task", "r", 0, [n], False)
+        assert message_id.startswith(f"r/{n}.0~")
+
+
+def test_a_step_that_calls_itself_is_a_function_there(flow, workers):
+    workers(pool="solo", concurrency=1)
+
+    assert flow.sums.submit([3] * 8).result(timeout_s=30) == [6] * 8
+
+
 def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_client):
     workers(pool="threads", concurrency=4)
     pushed = pushes(redis_client)
@@ -79,6 +98,18 @@ def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_
     assert [row[0] for row in rows] == list(range(200))
     assert {row[4] for row in rows} == {1}
     assert pushes(redis_client) - pushed < 100
+
+
+@pytest.mark.parametrize(("threads", "chains"), [(8, range(1, 10)), (3, range(10, 121))], ids=["free", "all busy"])
+def test_items_stay_in_their_thread_for_as_long_as_others_are_free(flow, workers, redis_client, threads, chains):
+    """Where none is, a chain makes way for others after 50 ms."""
+    workers(pool="threads", concurrency=threads)
+    flow.naps.submit(12, 3).result(timeout_s=30)
+    pushed = pushes(redis_client)
+
+    assert flow.naps.submit(120, 3).result(timeout_s=30) == sum(range(120))
+
+    assert pushes(redis_client) - pushed - 1 in chains  # 0.4 s of naps in each of three chains
 
 
 def test_a_step_whose_queue_is_served_by_others_goes_there(flow, workers):
@@ -168,28 +199,38 @@ def test_time_limits_of_messages_keep_steps_out_of_place():
         assert place.queues == queues
 
 
+def listening(flow, hear: Callable[[dict[str, Any]], None], over: threading.Event) -> None:
+    """Hear events in another thread, from when this returns: the worker's heartbeat has been heard."""
+    heard = threading.Event()
+
+    def told(event: dict[str, Any]) -> None:
+        heard.set()
+        hear(event)
+
+    def listen() -> None:
+        with flow.app.connection_for_read() as connection:
+            receiver = flow.app.events.Receiver(connection, handlers={"*": told})
+            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
+                if over.is_set():
+                    return
+
+    threading.Thread(target=listen, daemon=True).start()
+    wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
+
+
 def test_monitors_are_told_of_steps_in_place(flow, workers):
     workers(more=("-E",))
     seen: dict[str, list[Any]] = defaultdict(list)
-    heard, over = threading.Event(), threading.Event()
+    over = threading.Event()
 
     def hear(event: dict[str, Any]) -> None:
-        heard.set()
         if str(event.get("uuid", "")).startswith("r"):
             seen[event["uuid"].partition("~")[0]].append(event)
         if len([1 for told in seen.values() if told[-1]["type"] == "task-succeeded"]) >= 14:
             over.set()
 
-    def listen() -> None:
-        with flow.app.connection_for_read() as connection:
-            receiver = flow.app.events.Receiver(connection, handlers={"*": hear})
-            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
-                if over.is_set():
-                    return
-
     flow.in_a_row.submit(8).result(timeout_s=30)
-    threading.Thread(target=listen, daemon=True).start()
-    wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
+    listening(flow, hear, over)
     flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
     wait_until(over.is_set, "all twelve, the turn and the run are told of", 20)
 
@@ -199,3 +240,19 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
         assert told.keys() == {"task-received", "task-started", "task-succeeded"}
         assert (told["task-received"]["name"], told["task-received"]["root_id"]) == ("flow.whose", "r")
         assert len({event["hostname"] for event in told.values()}) == 1
+
+
+def test_a_worker_without_task_events_tells_nobody_of_steps_in_place(flow, workers):
+    """Though it sends its heartbeats as events, as each worker does."""
+    workers()
+    kinds: Counter[str] = Counter()
+    over = threading.Event()
+    listening(flow, lambda event: kinds.update([event["type"]]), over)
+
+    for _ in range(3):
+        flow.in_a_row.submit(8).result(timeout_s=30)
+    beats = kinds["worker-heartbeat"]
+    wait_until(lambda: kinds["worker-heartbeat"] >= beats + 2, "the heartbeats after the runs are heard", 30)
+    over.set()
+
+    assert [kind for kind in kinds if kind.startswith("task-")] == []

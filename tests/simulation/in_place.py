@@ -18,7 +18,6 @@ from status.records import NONE_WANTED, PartRef, Wanted
 
 if TYPE_CHECKING:
     from canvas.perform import Here
-    from canvas.publisher import Message
     from canvas.step import Step
     from simulation.hosts import Child
     from simulation.world import World
@@ -85,8 +84,9 @@ class SimInPlace(InPlace):
             return NONE_WANTED
         return Wanted("+", uuid4().hex, self._host.name, *limits(step, step.policy, 1))
 
-    def run(self, ref: PartRef, message: Message, here: Here) -> None:
+    def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         world, child = self._world, self._world.current
+        message = world.engine.publisher.step(ref, spec, workflow)
         args, kwargs, embed = message.body
         task = world.app.tasks[message.headers["task"]]
         sent = Sent(message.queue, message.headers, message.body, world.now_ms)

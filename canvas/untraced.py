@@ -1,0 +1,148 @@
+"""Steps in place without Celery's tracer, where nobody would notice the difference.
+
+What the tracer does for a task it does for those who listen: signals, hooks of the task's class, events for monitors,
+spans. With none of them there, a step in place needs no message and no tracer, which together cost several times what a
+short step does; it is claimed, recorded and logged as any other. With one of them there it goes by the tracer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, assert_never
+
+from celery import Task, signals
+from celery._state import _task_stack  # type: ignore[attr-defined]  # the stubs leave it out
+from celery.app import trace
+from celery.app.task import Context
+from kombu.utils.encoding import safe_repr
+
+from canvas import engine as engines
+from canvas import tracing
+from canvas.outcomes import Again, Done, Failed, Outcome
+from canvas.perform import Attempt, Here, current_of, finish_of, perform, policy_of, write_here
+from canvas.telling import is_watched
+
+if TYPE_CHECKING:
+    from canvas.step import Step
+    from status.records import PartRef
+
+#: Celery's own, in which workers say what they have run.
+logger = logging.getLogger(trace.__name__)
+
+HEARD = (
+    signals.before_task_publish,
+    signals.after_task_publish,
+    signals.task_prerun,
+    signals.task_postrun,
+    signals.task_success,
+    signals.task_failure,
+    signals.task_retry,
+)
+HOOKS = ("before_start", "on_success", "on_failure")
+#: Those that a step has of its own accord.
+OWN_HOOKS = ("__call__", "on_retry", "after_return")
+
+#: Classes of tasks -> whether they have no hooks.
+_plain: dict[type[Any], bool] = {}
+
+
+def unheard(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
+    """Whether nobody listens to what the tracer would tell of this call of a step."""
+    if is_watched() or tracing.on() or spec.get("log") or any(signal.receivers for signal in HEARD):
+        return False
+    return _is_celerys_tracer() and _has_no_hooks(type(step))
+
+
+def _is_celerys_tracer() -> bool:
+    """Sentry and New Relic put their own in its place."""
+    return type(trace.build_tracer) is FunctionType and trace.build_tracer.__module__ == trace.__name__
+
+
+def _has_no_hooks(kind: type[Any]) -> bool:
+    if kind not in _plain:
+        own = next(base for base in kind.__mro__ if base.__module__ == "canvas.step")
+        _plain[kind] = all(getattr(kind, hook) is getattr(Task, hook) for hook in HOOKS) and all(
+            getattr(kind, hook) is getattr(own, hook) for hook in OWN_HOOKS
+        )
+    return _plain[kind]
+
+
+def run(step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], workflow: str, here: Here) -> None:
+    """Run a step that a turn of `workflow` asks for, and do with what came of it as `here` has it."""
+    start_s, began_ms = monotonic(), here.now_ms()
+    args, kwargs = spec.get("args", []), spec.get("kwargs", {})
+    policy = policy_of(step, spec.get("retry"))
+    current = current_of(step, ref, args, kwargs, here.grant, key=spec.get("key"))
+    if step.local:
+        outcome = perform(step, args, kwargs, current, policy)
+    else:
+        with _AsTask(step, ref, spec, args, kwargs):
+            outcome = perform(step, args, kwargs, current, policy)
+    runtime_s = monotonic() - start_s
+    finish = finish_of(spec["label"], Attempt(ref, here.token, began_ms, outcome), here.gives, here.wanted)
+    write_here(engines.of(step.app), here, finish, workflow)
+    _log(step, ref, outcome, runtime_s)
+
+
+class _AsTask:
+    """What `celery.current_task` and the step's `request` are for the code of a step."""
+
+    def __init__(
+        self,
+        step: Step[Any, Any],
+        ref: PartRef,
+        spec: Mapping[str, Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._step, self._ref, self._spec, self._args, self._kwargs = step, ref, spec, args, kwargs
+
+    def __enter__(self) -> None:
+        ref, label = self._ref, self._spec["label"]
+        request = Context(
+            id=ref.message_id,
+            correlation_id=ref.message_id,
+            task=self._step.name,
+            shadow=label if label != self._step.name else None,
+            root_id=ref.run_id,
+            parent_id=ref.run_id,
+            group_index=int(ref.p),
+            args=self._args,
+            kwargs=self._kwargs,
+            retries=ref.attempt - 1,
+            delivery_info={"exchange": "", "routing_key": self._spec["queue"], "priority": 0, "redelivered": False},
+            headers={},
+            ignore_result=True,
+            is_eager=False,
+            called_directly=False,
+        )
+        _task_stack.push(self._step)
+        self._step.request_stack.push(request)
+
+    def __exit__(self, *_: object) -> None:
+        self._step.request_stack.pop()
+        _task_stack.pop()
+
+
+def _log(step: Step[Any, Any], ref: PartRef, outcome: Outcome, runtime_s: float) -> None:
+    """As the tracer does."""
+    said: dict[str, Any] = {"id": ref.message_id, "name": step.name, "args": "", "kwargs": ""}
+    match outcome:
+        case Done(_, text):
+            if logger.isEnabledFor(logging.INFO):
+                shown = text[: step.resultrepr_maxsize]  # as much as Celery's tracer shows
+                logger.info(trace.LOG_SUCCESS, said | {"return_value": shown, "runtime": runtime_s})
+        case Again(error):
+            logger.info(trace.LOG_RETRY, said | {"exc": safe_repr(error)})
+        case Failed(error):
+            expected = isinstance(error, step.throws)
+            policy = trace.log_policy_expected if expected else trace.log_policy_unexpected
+            said |= {"exc": safe_repr(error), "description": policy.description}
+            logger.log(
+                policy.severity, policy.format, said, exc_info=error if policy.traceback else None, extra={"data": said}
+            )
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,149 @@
+"""Steps in place go without Celery's tracer only where nobody would notice."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from celery import Celery, current_task, signals
+from celery.app import trace
+
+from canvas import Retry, TerminalError, step, telling, untraced
+from canvas.perform import Here, write_here
+from canvas.step import Step
+from status.ahead import Finish
+from status.records import Grant, PartRef
+
+REF = PartRef("r", 3, "0", "n0", 1)
+SPEC = {"task": "untraced.add", "label": "untraced.add", "queue": "celery", "args": [1, 2]}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setattr(telling, "_watched", bytearray(1))
+
+
+@pytest.fixture
+def app():
+    app = Celery("untraced", set_as_current=False)
+    app.set_current()
+    return app
+
+
+def declared(app: Celery, function: Any, **options: Any) -> Any:
+    declared = step(name=f"untraced.{function.__name__}", **options)(function)
+    app.finalize()
+    return app.tasks[declared.name]
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def run(of: Any, spec: dict[str, Any], monkeypatch: Any) -> Finish:
+    """Run it as a turn does that records it later; the engine has no part in that."""
+    here = Here("t" * 32, Grant("granted", 1000, 0), 0.0, keeps="all")
+    monkeypatch.setattr(
+        untraced, "write_here", lambda _, here, finish, workflow: write_here(None, here, finish, workflow)
+    )
+    monkeypatch.setattr(untraced.engines, "of", lambda _: None)
+    untraced.run(of, REF, spec, "w", here)
+    assert here.kept is not None
+    return here.kept
+
+
+def test_a_step_that_nobody_listens_to_goes_without(app):
+    assert untraced.unheard(declared(app, add), SPEC)
+
+
+@pytest.mark.parametrize("signal", untraced.HEARD, ids=lambda signal: signal.name)
+def test_whoever_listens_to_a_signal_hears_it(app, signal):
+    def listener(**_: Any) -> None: ...
+
+    added = declared(app, add)
+    signal.connect(listener)
+    try:
+        assert not untraced.unheard(added, SPEC)
+    finally:
+        signal.disconnect(listener)
+    assert untraced.unheard(added, SPEC)
+
+
+@pytest.mark.parametrize("hook", [*untraced.HOOKS, *untraced.OWN_HOOKS])
+def test_hooks_of_a_class_are_called(app, hook):
+    kind = type("Hooked", (type(declared(app, add)),), {hook: lambda *_: None})
+
+    assert not untraced.unheard(kind(), SPEC)
+
+
+def test_another_tracer_in_the_place_of_celerys_sees_each_step(app, monkeypatch):
+    added = declared(app, add)
+    monkeypatch.setattr(trace, "build_tracer", lambda *_: None)
+
+    assert not untraced.unheard(added, SPEC)
+
+
+def test_an_undo_with_a_log_goes_by_the_tracer(app):
+    assert not untraced.unheard(declared(app, add), SPEC | {"log": "key"})
+
+
+def test_it_is_the_current_task_meanwhile(app, monkeypatch):
+    def who() -> list[Any]:
+        return [current_task.name, current_task.request.id, current_task.request.shadow, current_task.request.retries]
+
+    finish = run(declared(app, who), SPEC | {"args": [], "label": "Who"}, monkeypatch)
+
+    assert finish.outcome == f'v["untraced.who","{REF.message_id}","Who",0]'
+    assert not current_task
+
+
+def test_a_success_is_logged_as_the_tracer_does(app, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
+    finish = run(declared(app, add), SPEC, monkeypatch)
+
+    assert (finish.kind, finish.outcome) == ("done", "v3")
+    [line] = caplog.messages
+    assert line.startswith(f"Task untraced.add[{REF.message_id}] succeeded in ")
+    assert line.endswith("s: 3")
+
+
+def test_a_failure_is_logged_with_its_traceback(app, monkeypatch, caplog):
+    def fails() -> None:
+        raise ValueError("no such thing")
+
+    finish = run(declared(app, fails, retry=Retry(1)), SPEC | {"args": []}, monkeypatch)
+
+    assert finish.kind == "failed"
+    [record] = caplog.records
+    assert (record.levelname, record.getMessage()) == (
+        "ERROR",
+        f"Task untraced.fails[{REF.message_id}] raised unexpected: ValueError('no such thing')",
+    )
+    assert record.exc_info is not None
+    assert record.exc_info[2] is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(TerminalError("gone"), ("failed", "raised expected")), (OSError(5), ("retry", "retry"))],
+)
+def test_business_as_usual_is_a_line(app, monkeypatch, caplog, error, expected):
+    def gives_up() -> None:
+        raise error
+
+    gives_up.__name__ += type(error).__name__  # declarations stay for all apps of a process
+
+    caplog.set_level(logging.INFO)
+    finish = run(declared(app, gives_up), SPEC | {"args": []}, monkeypatch)
+
+    [record] = caplog.records
+    kind, said = expected
+    assert (finish.kind, record.levelname, record.exc_info) == (kind, "INFO", None)
+    assert f"] {said}: {error!r}" in record.getMessage()
+
+
+def test_the_classes_of_steps_are_what_is_looked_at(app):
+    assert issubclass(type(declared(app, add)), Step)
+    assert set(untraced.HEARD) <= {value for value in vars(signals).values() if hasattr(value, "receivers")}
