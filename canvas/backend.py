@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.backends.redis import RedisBackend
 
-from canvas import perform
+from canvas import settling
 from status.records import PartRef
 
 
@@ -27,4 +27,4 @@ class RunBackend(RedisBackend):
         if ref is None:
             super().on_chord_part_return(request, state, result, propagate, **kwargs)
             return
-        perform.write_down(request, self.app)
+        settling.write_down(request, self.app)

@@ -1,4 +1,4 @@
-"""The life of one attempt: claim it, perform it, write down what came of it, go on.
+"""The first half of an attempt's life: claim it and perform it. What came of it is written down by `canvas.settling`.
 
 begin ──▶ perform ──▶ (Celery's tracer, the backend's chord hook) ──▶ settle ──▶ go on
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic, sleep
@@ -24,17 +24,14 @@ from canvas import engine as engines
 from canvas import granted, lives, undoing
 from canvas.context import CurrentStep, running_as
 from canvas.interrupting import Interrupted, interruptible
-from canvas.outcomes import Again, Done, Failed, Outcome, describe, encode_error
+from canvas.outcomes import Again, Done, Failed, Outcome, describe
 from canvas.retry import Retry
 from status.advice import advice
-from status.ahead import Finish, GivenBack, Gives, Kind
+from status.ahead import Finish, GivenBack, Gives
 from status.errors import ConfigError, PayloadError
 from status.records import NONE_WANTED, Ending, Grant, PartRef, Wanted
 
 if TYPE_CHECKING:
-    from celery import Celery
-
-    from canvas.engine import Engine
     from canvas.step import Step
 
 logger = logging.getLogger("celeriac")
@@ -190,7 +187,7 @@ def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Gra
                 interruptible=step.interruptible,
                 timeout_ms=timeout_ms,
                 retry_in_ms=retry_in_ms,
-                name=_name(request),
+                name=name_of(request),
                 widens_by=widens_by,
             )
             if grant.code != "grace":
@@ -236,124 +233,12 @@ def _judge(error: Exception, step: Step[Any, Any], current: CurrentStep, policy:
     return Failed(error, info) if delay_s is None else Again(error, info, delay_s)
 
 
-def settle(request: Any, app: Celery) -> Ending | None:
-    """Write down what came of the attempt on `request`. The one place where a step changes state.
-
-    Returns:
-        What is to be done next, or None if there is nothing to write, or not now.
-    """
-    done: Attempt | None = getattr(request, "celeriac_attempt", None)
-    if done is None:
-        return None
-    request.celeriac_attempt = None
-    engine = engines.of(app)
-    here: Here | None = request.get("celeriac_here")
-    if here is None:
-        gives: Gives = "all" if engine.workflow(request.chord.get("task", "")) is not None else ""
-        ending = _recorded(engine, [finish_of(_name(request), done, gives, _next_item(engine, request))], ())
-        granted.forget(done.token)
-        return ending
-    return _settle_here(engine, here, finish_of(_name(request), done, here.gives, here.wanted))
-
-
-def _settle_here(engine: Engine, here: Here, finish: Finish) -> Ending | None:
-    """Write it down, or keep it for what its turn does next."""
-    if here.keeps in ("all", finish.kind):
-        here.kept = finish._replace(gives="", ended_ms=here.now_ms())
-        return None
-    here.gave_back = finish.kind == "failed" and bool(here.unbegun)
-    return _recorded(engine, [*here.before, finish], here.unbegun if here.gave_back else ())
-
-
-def write_here(engine: Engine, here: Here, finish: Finish, workflow: str) -> None:
-    """The same, and go on, of a step that went without Celery's tracer (see `canvas.untraced`)."""
-    here.ending = _settle_here(engine, here, finish)
-    if here.ending is not None:
-        _go_on(engine, finish.ref, here.ending, workflow)
-
-
-def finish_of(name: str, done: Attempt, gives: Gives, wanted: Wanted) -> Finish:
-    """An attempt as the store wants it."""
-    kind: Kind
-    match done.outcome:
-        case Done(_, text):
-            kind, outcome, line, delay_s = "done", "v" + text, "", 0.0
-        case Failed(_, info):
-            kind, outcome, line, delay_s = "failed", encode_error(info), _line(info), 0.0
-        case Again(_, info, delay_s):
-            kind, outcome, line = "retry", encode_error(info), _line(info)
-        case _:
-            assert_never(done.outcome)
-    return Finish(done.ref, done.token, kind, outcome, done.began_ms, round(delay_s * 1000), line, gives, name, wanted)
-
-
-def _recorded(engine: Engine, finishes: Sequence[Finish], given_back: Sequence[GivenBack]) -> Ending | None:
-    """What came of the last of these, once they are recorded."""
-    endings = engine.patiently(lambda: engine.store.record(finishes, given_back))
-    if endings is None:
-        return None
-    engine.follow_others(finishes[-1].ref.run_id, endings[:-1])
-    return endings[-1]
-
-
-def write_down(request: Any, app: Celery) -> None:
-    """Settle the attempt on `request` and go on; the turn that it may owe is taken by `after_return`."""
-    ref: PartRef | None = PartRef.parse(request.id)
-    ending = settle(request, app)
-    if ref is None or ending is None:
-        return
-    owes = _go_on(engines.of(app), ref, ending, request.chord.get("task"))
-    here: Here | None = request.get("celeriac_here")
-    if here is not None:
-        here.ending = ending
-    elif owes or ending.grant is not None:
-        # Not now: the tracer first measures and reports the step itself.
-        request.celeriac_owes = (ref.run_id, ending)
-
-
-def _go_on(engine: Engine, ref: PartRef, ending: Ending, workflow: str | None) -> bool:
-    # What this process was granted is not sent.
-    sent = ending if ending.grant is None else replace(ending, publish=())
-    return engine.go_on(ref.run_id, sent, workflow)
-
-
-def after_return(step: Step[Any, Any]) -> None:
-    """Run the items of a batch, or take the turn, that the attempt which has just been written down leads to."""
-    request: Any = step.request
-    owed = getattr(request, "celeriac_owes", None)
-    if not owed:
-        return
-    request.celeriac_owes = None
-    run_id, ending = owed
-    if ending.grant is not None:
-        in_place, wanted = request.celeriac_items
-        ending = in_place.run_items(ending, wanted, request.chord["task"])
-    if ending is not None and ending.code == "decided":
-        engines.of(step.app).turn_here(run_id, ending.record)
-
-
-def _next_item(engine: Engine, request: Any) -> Wanted:
-    """Of a batch's part: the claim on the item that gets its place, if this process may run that too."""
-    # What another code base has asked for goes by its messages, which say how it is to be run.
-    own = request.get("celeriac_batch") and not request.get("celeriac_service")
-    in_place = engine.in_place() if own else None
-    if in_place is None:
-        return NONE_WANTED
-    wanted = in_place.next_item(request.root_id, cast("Any", engine.app.tasks[request.task]))
-    request.celeriac_items = in_place, wanted
-    return wanted
-
-
 def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A step in stock canvas: no run knows of it; arguments and result are still typed."""
     positional, named = step.codec.decode(args, kwargs)
     return step.codec.result.jsonable(step.run(*positional, **named))
 
 
-def _name(request: Any) -> str:
+def name_of(request: Any) -> str:
     """How events call the step: by its label, where it has one."""
     return str(request.get("shadow") or request.task)
-
-
-def _line(info: Any) -> str:
-    return f"{info.error_type.rpartition('.')[2]}: {info.message}"[:200]

@@ -11,7 +11,7 @@ from celery._state import get_current_app
 from celery.app.task import Task
 from celery.local import Proxy
 
-from canvas import perform
+from canvas import perform, settling
 from canvas.call import Call
 from canvas.context import calls_itself, refuse_in_workflow, workflow_here
 from canvas.payload import Codec
@@ -155,11 +155,11 @@ class Step(Definition[P, R_co]):
 
     def on_retry(self, *_args: Any) -> None:
         # Celery stores nothing of a retry and does not call `after_return` for it.
-        perform.write_down(self.request, self.app)
-        perform.after_return(self)
+        settling.write_down(self.request, self.app)
+        settling.after_return(self)
 
     def after_return(self, *_args: Any) -> None:
-        perform.after_return(self)
+        settling.after_return(self)
 
 
 @overload

@@ -22,7 +22,8 @@ from kombu.utils.encoding import safe_repr
 from canvas import engine as engines
 from canvas import tracing
 from canvas.outcomes import Again, Done, Failed, Outcome
-from canvas.perform import Attempt, Here, current_of, finish_of, perform, policy_of, write_here
+from canvas.perform import Attempt, Here, current_of, perform, policy_of
+from canvas.settling import finish_of, write_here
 from canvas.telling import is_watched
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import redis
 from celery import Celery
 from sqlalchemy import text
 
-from canvas import Retry, TerminalError, current_step, perform, step
+from canvas import Retry, TerminalError, current_step, perform, settling, step
 from canvas.engine import Engine
 from canvas.pulse import Sweeper
 from canvas.turn import take_turn
@@ -126,8 +126,8 @@ class World:
             # What it raises is for the tracer: Ignore, Retry, or the step's own error.
             with suppress(Exception):
                 perform.attempt(task, tuple(spec["args"]), dict(spec["kwargs"]))
-            perform.write_down(task.request, self.app)
-            perform.after_return(task)
+            settling.write_down(task.request, self.app)
+            settling.after_return(task)
         finally:
             task.pop_request()
 

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore
 from celery.exceptions import Reject as CeleryReject
 from celery.exceptions import Retry as CeleryRetry
 
-from canvas import perform
+from canvas import perform, settling
 from canvas.payload import compact
 from canvas.publisher import Message
 from canvas.testing.deaths import Died, TestBroke, names_of
@@ -144,12 +144,12 @@ class Worker:
             if again:
                 job.task.on_retry(None, None, None, None, None)
                 return
-            perform.write_down(job.context, job.task.app)
+            settling.write_down(job.context, job.task.app)
         except Died:
             if job.seen is not None:
                 job.seen.outcome = "died"
             raise
-        perform.after_return(job.task)
+        settling.after_return(job.task)
 
     def _perform(self, job: Job) -> bool:
         """Returns whether it is made again."""

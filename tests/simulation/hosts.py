@@ -13,7 +13,7 @@ from celery.exceptions import Retry as CeleryRetry
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import perform
+from canvas import perform, settling
 from canvas.heartbeat import Heartbeat
 from canvas.lives import turn_died
 from canvas.pulse import Sweeper
@@ -140,7 +140,7 @@ class Child(Process):
         self._attempt()
         world.watch.ended(job.request.celeriac_token)
         with requested(job), world.watch.in_hook():
-            perform.write_down(job.context, world.app)
+            settling.write_down(job.context, world.app)
 
     def settle(self) -> None:
         """What the real tracer does then."""
@@ -152,13 +152,13 @@ class Child(Process):
             self.free()
             return
         with requested(job), world.watch.in_hook():
-            perform.write_down(job.context, world.app)
+            settling.write_down(job.context, world.app)
         world.after(1, self, self.after_return)
 
     def after_return(self) -> None:
         """The turn that the step owes, if it does."""
         with requested(self.job):
-            perform.after_return(self.job.task)
+            settling.after_return(self.job.task)
         self.free()
 
     def free(self) -> None:

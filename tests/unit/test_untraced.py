@@ -10,7 +10,8 @@ from celery import Celery, current_task, signals
 from celery.app import trace
 
 from canvas import Retry, TerminalError, step, telling, untraced
-from canvas.perform import Here, write_here
+from canvas.perform import Here
+from canvas.settling import write_here
 from canvas.step import Step
 from status.ahead import Finish
 from status.records import Grant, PartRef
