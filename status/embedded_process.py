@@ -29,14 +29,17 @@ LOG_LIMIT_BYTES = 1_000_000
 TAIL_LINES = 12
 
 #: Nothing confirmed is lost when the server is killed, at most a second of it when the machine is;
-#: a full memory is an error to whoever writes, and never a key thrown away. A new stream takes room for a whole
-#: node: at Redis' own 4 KiB that would be four fifths of what a sleeping run takes.
+#: a full memory is an error to whoever writes, and never a key thrown away. The rest saves memory. A new stream takes
+#: room for a whole node: at Redis' own 4 KiB that would be four fifths of what a sleeping run takes. The
+#: hashes of a run are kept in one piece if they are short and none of their values is longer than that.
 DURABLE = (
     *("--appendonly", "yes"),
     *("--appendfsync", "everysec"),
     *("--maxmemory-policy", "noeviction"),
     *("--save", ""),
     *("--stream-node-max-bytes", "512"),
+    *("--hash-max-listpack-value", "256"),
+    *("--hash-max-listpack-entries", "128"),
 )
 
 
