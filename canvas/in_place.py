@@ -106,6 +106,9 @@ class InPlace:
         self.place = place
         self.holding = granted.Holding()
         self._since_s: float | None = None
+        # Asked once in a turn, and not for each of its steps.
+        self._tasks = engine.app.tasks
+        self._unheard = untraced.nobody_listens()
         self._teller = Teller(engine.app, place.where) if is_watched() else None
 
     def left_s(self) -> float:
@@ -178,7 +181,7 @@ class InPlace:
         while ending is not None and ending.grant is not None:
             (part,) = ending.publish
             spec = self.engine.spec_of(part)
-            step: Any = self.engine.app.tasks[spec["task"]]
+            step: Any = self._tasks[spec["task"]]
             here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
             self.holding.hold({here.token: granted.said_of(part.ref, step.name)}, here.token)
             self.run(part.ref, spec, workflow, here)
@@ -188,8 +191,8 @@ class InPlace:
 
     def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         """Run a step by Celery's tracer; or without it, if nobody would notice."""
-        step: Any = self.engine.app.tasks[spec["task"]]
-        if untraced.unheard(step, spec):
+        step: Any = self._tasks[spec["task"]]
+        if self._unheard and untraced.is_plain(step, spec):
             untraced.run(step, ref, spec, workflow, here)
         else:
             self._trace(ref, self.engine.publisher.step(ref, spec, workflow), here)
@@ -211,7 +214,7 @@ class InPlace:
         }
         # What tracers have put there; else Celery's own context would look for it among all of these.
         request.setdefault("headers", {})
-        task: Any = self.engine.app.tasks[message.headers["task"]]
+        task: Any = self._tasks[message.headers["task"]]
         if self._teller:
             self._teller.begins(message)
         with tracing.below(self.engine.store, ref.run_id, ref.nonce):

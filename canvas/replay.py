@@ -8,8 +8,7 @@ put away here and now, in this thread, however often its `finally` awaits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple, Self
@@ -132,25 +131,15 @@ class Replay:
 
     def __exit__(self, *_: object) -> None:
         # Also while it is put away: what its `finally` does then is refused as it would be before.
-        with self._at_work():
+        with _at_work(self.run, self._generators):
             self.run.put_away()
             for suspended in (self._coro, *map(_Closing, self._generators)):
                 _put_away(suspended)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(firstiter=self._generators.append, finalizer=lambda _: None)
-        try:
-            with in_workflow(self.run.workflow):
-                yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-
     def go_on(self, journal: Mapping[str, str]) -> Move:
         """Go as far as the journal does; again, once it has what was asked for last."""
         start_s = monotonic()
-        with self._at_work():
+        with _at_work(self.run, self._generators):
             move = None if self._asked is _NOTHING else self._hear(journal)
             while move is None:
                 move = self._advance(journal) or self._hear(journal)
@@ -240,6 +229,28 @@ class Replay:
             self._resume, self._with = self._coro.send, value
         self._asked = _NOTHING
         return None
+
+
+# A class, and not a generator with `@contextmanager`: it is entered at each await.
+class _at_work(in_workflow):  # noqa: N801  # reads as a function
+    """A workflow's code runs in this thread, and may make generators."""
+
+    def __init__(self, run: Run, generators: list[Any]) -> None:
+        super().__init__(run.workflow)
+        self._note = generators.append
+
+    def __enter__(self) -> None:
+        self._hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=self._note, finalizer=_left)
+        super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        sys.set_asyncgen_hooks(*self._hooks)
+
+
+def _left(_generator: Any) -> None:
+    """Nobody needs a generator any more: it is closed when its workflow is put away."""
 
 
 def _ended(move: Move, run: Run, journal: Mapping[str, str]) -> Move:

@@ -50,16 +50,17 @@ OWN_HOOKS = ("__call__", "on_retry", "after_return")
 _plain: dict[type[Any], bool] = {}
 
 
-def unheard(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
-    """Whether nobody listens to what the tracer would tell of this call of a step."""
-    if is_watched() or tracing.on() or spec.get("log") or any(signal.receivers for signal in HEARD):
+def nobody_listens() -> bool:
+    """Whether nobody in this process listens to what the tracer would tell of any step."""
+    if is_watched() or tracing.on() or any(signal.receivers for signal in HEARD):
         return False
-    return _is_celerys_tracer() and _has_no_hooks(type(step))
-
-
-def _is_celerys_tracer() -> bool:
-    """Sentry and New Relic put their own in its place."""
+    # Sentry and New Relic put their own in its place.
     return type(trace.build_tracer) is FunctionType and trace.build_tracer.__module__ == trace.__name__
+
+
+def is_plain(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
+    """Whether a step has no hooks, and this call of it no log, for which the tracer is needed."""
+    return not spec.get("log") and _has_no_hooks(type(step))
 
 
 def _has_no_hooks(kind: type[Any]) -> bool:
@@ -130,12 +131,13 @@ class _AsTask:
 
 def _log(step: Step[Any, Any], ref: PartRef, outcome: Outcome, runtime_s: float) -> None:
     """As the tracer does."""
+    if type(outcome) is Done and not logger.isEnabledFor(logging.INFO):
+        return
     said: dict[str, Any] = {"id": ref.message_id, "name": step.name, "args": "", "kwargs": ""}
     match outcome:
         case Done(_, text):
-            if logger.isEnabledFor(logging.INFO):
-                shown = text[: step.resultrepr_maxsize]  # as much as Celery's tracer shows
-                logger.info(trace.LOG_SUCCESS, said | {"return_value": shown, "runtime": runtime_s})
+            shown = text[: step.resultrepr_maxsize]  # as much as Celery's tracer shows
+            logger.info(trace.LOG_SUCCESS, said | {"return_value": shown, "runtime": runtime_s})
         case Again(error):
             logger.info(trace.LOG_RETRY, said | {"exc": safe_repr(error)})
         case Failed(error):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Generic, Never, Protocol, TypeVar
 
@@ -203,9 +202,15 @@ class Recipe:
         """How many parts it has."""
         return len(self.parts) if self.batch is None else self.batch.size
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Kind and step names; runs of one name are counted, so that a thousand of them stay short."""
+        known = self.__dict__.get("_fingerprint")
+        if known is None:  # not a cached_property, which takes a lock
+            known = self.__dict__["_fingerprint"] = self._made_fingerprint()
+        return str(known)
+
+    def _made_fingerprint(self) -> str:
         if self.batch is not None:
             return f"{self.kind}({self.batch.task_name}*{self.batch.size})"
         if len(self.parts) == 1:
