@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -27,6 +26,7 @@ from canvas.publisher import tell_publishing
 from canvas.series import PATIENT
 from canvas.service import ServiceClient
 from canvas.telling import Teller, is_watched
+from canvas.tokens import new_token
 from status.ahead import Gives
 from status.records import NONE_WANTED, Ending, NewPart, PartRef, Wanted
 from status.settings import Settings
@@ -164,7 +164,7 @@ class InPlace:
 
     def _wanted(self, asks: Asks, p: int) -> Wanted:
         step: Step[Any, Any] = _call_of(asks, p).definition
-        return Wanted(str(p), token_hex(16), self.place.where, *limits(step, step.policy, 1))
+        return Wanted(str(p), new_token(), self.place.where, *limits(step, step.policy, 1))
 
     def next_item(self, run_id: str, step: Step[Any, Any]) -> Wanted:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
@@ -173,7 +173,7 @@ class InPlace:
         left_s = self.left_s()
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
-        return Wanted("+", token_hex(16), self.place.where, *limits(step, step.policy, 1))
+        return Wanted("+", new_token(), self.place.where, *limits(step, step.policy, 1))
 
     def run_items(self, ending: Ending | None, wanted: Wanted, workflow: str) -> Ending | None:
         """Run the items of a batch that this process is granted, one after the other. Gives how the last one ended."""

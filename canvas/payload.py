@@ -63,6 +63,8 @@ class Adapter:
         return self._bytes(value).decode()
 
     def _bytes(self, value: Any) -> bytes:
+        if type(value) is self.plain:
+            return self._plain_bytes(value)
         try:
             text = self._adapter.dump_json(self._adapter.validate_python(value))
         except (ValidationError, PydanticSerializationError) as error:
@@ -76,8 +78,18 @@ class Adapter:
                 raise PayloadError(f"{self.what}: would not come back from JSON, got {_short(value)}") from error
         return text
 
+    def _plain_bytes(self, value: Any) -> bytes:
+        try:
+            text = to_json(value)
+        except PydanticSerializationError as error:
+            raise self._refused(value, error) from error
+        _check_size(text, self.what)
+        return text
+
     def python(self, value: Any) -> Any:
         """What `jsonable` gave, as the annotation says."""
+        if type(value) is self.plain:
+            return value
         try:
             # Not strict, whatever a model says: these are JSON's types, not Python's.
             return self._adapter.validate_python(value, strict=False)

@@ -77,8 +77,10 @@ class Run:
         #: What `patched` goes by.
         self.patches = Patches()
         self._began_ms = submitted_ms
-        self._random = Random(run_id)  # noqa: S311  # reproducible is the point
-        self._ids = Random(f"{run_id}/uuid")  # noqa: S311
+        #: Of its own chance, which most workflows don't ask for: made when first asked.
+        self._seed = run_id
+        self._random: Random | None = None
+        self._ids: Random | None = None
         # A suspended workflow's `finally` runs when it is put away; nothing it says then counts.
         self._live = True
         self._phase, self._progress = "", 0.0
@@ -108,8 +110,7 @@ class Run:
         if round.number == 1:
             return self
         self.next_await, self.entered, self._began_ms = round.first, round.entered, round.began_ms
-        self._random = Random(f"{self.id}~{round.number}")  # noqa: S311
-        self._ids = Random(f"{self.id}~{round.number}/uuid")  # noqa: S311
+        self._seed, self._random, self._ids = f"{self.id}~{round.number}", None, None
         self._phase, self._progress, self._metadata = round.phase, round.progress, dict(round.metadata)
         return self
 
@@ -127,10 +128,14 @@ class Run:
 
     def uuid(self) -> UUID:
         """A UUID that is the same at each replay; each call gives another."""
+        if self._ids is None:
+            self._ids = Random(f"{self._seed}/uuid")  # noqa: S311  # reproducible is the point
         return UUID(int=self._ids.getrandbits(128), version=4)
 
     def random(self) -> Random:
         """One generator, seeded from the run's id, that goes on where it was."""
+        if self._random is None:
+            self._random = Random(self._seed)  # noqa: S311  # reproducible is the point
         return self._random
 
     def patched(self, name: str) -> bool:
