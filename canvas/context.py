@@ -80,9 +80,14 @@ def current_step() -> CurrentStep:
     return _here.step
 
 
-def calls_itself(name: str) -> bool:
-    """Whether a step of that name runs in this thread already: a call of it from there is a function's."""
-    return _here.step is not None and _here.step.step_name == name
+def is_in_step() -> bool:
+    """Whether a step runs in this thread: what it calls by itself, be it a step, is a function there."""
+    return _here.step is not None
+
+
+def leave_step() -> None:
+    """No step runs in this thread any more: it was cut, perhaps just where it would have said so itself."""
+    _here.step = None
 
 
 # Classes, and not generators with `@contextmanager`: these are entered at each step and at each await.

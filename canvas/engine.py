@@ -114,6 +114,11 @@ class Engine:
             return
         self.send(run_id, rows, name)
 
+    def drop_connections(self) -> None:
+        """Forget all connections of this process, to Redis and to the broker: as Celery does after a fork."""
+        self.store.redis.connection_pool.disconnect()
+        cast("Any", self.app)._after_fork()  # noqa: SLF001  # there is no public way
+
     def priority(self, part: Publishable) -> int:
         """What a part's message is sent with."""
         return int(self.spec_of(part).get("priority") or 0)

@@ -51,6 +51,9 @@ AT_MOST_S = 0.05
 #: worker's end, and of whoever looks at what the worker does.
 UNHURRIED_S = 1.0
 
+#: The longest item that is run so: its worker's end, too, waits for it.
+EACH_ITEM_S = 0.25
+
 #: Parts of one join that are run here, one after the other: as many as take no longer than one message.
 TOGETHER_S, EACH_S = 0.004, 0.0005
 
@@ -108,7 +111,7 @@ class InPlace:
         self._since_s: float | None = None
         # Asked once in a turn, and not for each of its steps.
         self._tasks = engine.app.tasks
-        self._unheard = untraced.nobody_listens()
+        self._unheard = untraced.nobody_listens(engine.app)
         self._teller = Teller(engine.app, place.where) if is_watched() else None
 
     def left_s(self) -> float:
@@ -170,7 +173,7 @@ class InPlace:
         """Of a batch, whose step has just run here: the claim on the item that gets the place of the last."""
         bounded = step.interruptible or step.time_limit or step.soft_time_limit or step.rate_limit
         bounded = bounded or not granted.room_for(run_id, step.name)
-        left_s = self.left_s()
+        left_s = min(self.left_s(), EACH_ITEM_S)
         if bounded or not self.place.queues or not self.place.short_s or max(took_s[step.name], default=1.0) > left_s:
             return NONE_WANTED
         return Wanted("+", new_token(), self.place.where, *limits(step, step.policy, 1))
@@ -178,22 +181,24 @@ class InPlace:
     def run_items(self, ending: Ending | None, wanted: Wanted, workflow: str) -> Ending | None:
         """Run the items of a batch that this process is granted, one after the other. Gives how the last one ended."""
         gives: Gives = "all" if self.engine.workflow(workflow) is not None else ""
-        while ending is not None and ending.grant is not None:
-            (part,) = ending.publish
-            spec = self.engine.spec_of(part)
-            step: Any = self._tasks[spec["task"]]
-            here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
-            self.holding.hold({here.token: granted.said_of(part.ref, step.name)}, here.token)
-            self.run(part.ref, spec, workflow, here)
-            ending, wanted = here.ending, here.wanted
-        self.over()
+        try:
+            while ending is not None and ending.grant is not None:
+                (part,) = ending.publish
+                spec = self.engine.spec_of(part)
+                step: Any = self._tasks[spec["task"]]
+                here = Here(wanted.token, ending.grant, monotonic(), gives, self.next_item(part.ref.run_id, step))
+                self.holding.hold({here.token: granted.said_of(part.ref, step.name)}, here.token)
+                self.run(part.ref, spec, workflow, here)
+                ending, wanted = here.ending, here.wanted
+        finally:
+            self.over()
         return ending
 
     def run(self, ref: PartRef, spec: dict[str, Any], workflow: str, here: Here) -> None:
         """Run a step by Celery's tracer; or without it, if nobody would notice."""
         step: Any = self._tasks[spec["task"]]
         if self._unheard and untraced.is_plain(step, spec):
-            untraced.run(step, ref, spec, workflow, here)
+            untraced.run(step, ref, spec, workflow, here, where=self.place.where)
         else:
             self._trace(ref, self.engine.publisher.step(ref, spec, workflow), here)
 

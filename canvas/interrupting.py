@@ -23,6 +23,8 @@ SIGNAL = signal.SIGURG
 #: Made before the pool forks. A place for each process: whose body runs in it, then whose is to be interrupted.
 _board = mmap.mmap(-1, 2 * TOKEN_SIZE * SLOTS)
 _NOBODY = b"\0" * TOKEN_SIZE
+#: The claim whose body was interrupted last in this process.
+_cut = _NOBODY
 
 
 class Interrupted(Cancelled):
@@ -50,18 +52,28 @@ def interruptible(token: str, body: Callable[[], T]) -> T:
         if _board[asked] == _board[running]:  # the signal came before its time
             _interrupt()
         return body()
+    except (Cancelled, BaseExceptionGroup) as error:
+        if was_cut(token) and not isinstance(error, Interrupted):
+            raise Interrupted(str(error)) from error  # what its code has made of it
+        raise
     finally:
         _board[running] = _NOBODY  # what is asked from here on, is asked in vain
 
 
 def _interrupt(*_: Any) -> None:
+    global _cut  # a signal's handler has no other place
     slot = slot_here()
     if slot is None:
         return
     running, asked = _place(slot)
     if _board[running] != _NOBODY and _board[running] == _board[asked]:
-        _board[asked] = _NOBODY  # once: what it does to tidy up is not interrupted
+        _cut, _board[asked] = _board[asked], _NOBODY  # once: what it does to tidy up is not interrupted
         raise Interrupted("nobody waits for this step any more")
+
+
+def was_cut(token: str) -> bool:
+    """Whether this claim's body was interrupted, whatever came of that."""
+    return bool(_cut == token.encode())
 
 
 def ask(slot: int, pid: int, token: str) -> bool:

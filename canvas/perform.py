@@ -22,8 +22,8 @@ from redis.exceptions import RedisError
 
 from canvas import engine as engines
 from canvas import granted, lives, undoing
-from canvas.context import CurrentStep, running_as
-from canvas.interrupting import Interrupted, interruptible
+from canvas.context import CurrentStep, leave_step, running_as
+from canvas.interrupting import Interrupted, interruptible, was_cut
 from canvas.outcomes import Again, Done, Failed, Outcome, describe
 from canvas.retry import Retry
 from status.advice import advice
@@ -124,7 +124,7 @@ def _outcome(step: Step[Any, Any], ref: PartRef, token: str, work: Callable[[], 
     refused = _refused(step, request)
     if refused is not None:
         return Failed(refused, describe(refused, step=step.name))
-    body = partial(interruptible, token, work) if step.interruptible else work
+    body = partial(_interruptibly, step, token, work) if step.interruptible else work
     try:
         return undoing.logged(request.get("celeriac_log"), body)
     except Interrupted:
@@ -132,6 +132,15 @@ def _outcome(step: Step[Any, Any], ref: PartRef, token: str, work: Callable[[], 
         lives.release(engines.of(step.app), ref, token)
         logger.info("%s attempt %d is interrupted: nobody waits for it", ref.step_id, ref.attempt)
         raise Ignore from None
+
+
+def _interruptibly(step: Step[Any, Any], token: str, work: Callable[[], Outcome]) -> Outcome:
+    try:
+        return interruptible(token, work)
+    finally:
+        if was_cut(token):  # anywhere: perhaps where it would have left its thread, or in the middle of a call of Redis
+            leave_step()
+            engines.of(step.app).drop_connections()
 
 
 def current_of(

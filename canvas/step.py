@@ -13,7 +13,7 @@ from celery.local import Proxy
 
 from canvas import perform, settling
 from canvas.call import Call
-from canvas.context import calls_itself, refuse_in_workflow, workflow_here
+from canvas.context import is_in_step, refuse_in_workflow, workflow_here
 from canvas.payload import Codec
 from canvas.retry import DEFAULT, Retry
 from canvas.waitables import Waitable
@@ -130,7 +130,8 @@ class Step(Definition[P, R_co]):
     throws = (TerminalError, RetryAfter)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        if self.request.called_directly or calls_itself(self.name):
+        # The request may be another's: of this very step, called by itself; or of one that owes a turn and has ended.
+        if self.request.called_directly or (is_in_step() and not self.request.is_eager):
             name = workflow_here()
             if name is not None:
                 raise NotAwaitable(

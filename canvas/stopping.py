@@ -55,8 +55,10 @@ def _interrupt(consumer: Any, request: Any) -> bool:
     pool = consumer.pool
     if not hasattr(pool, "terminate_job") or "prefork" not in type(pool).__module__:
         return False
+    if request.celeriac_interrupted:
+        return True  # it is tidying up
     slot = _slot_of(pool, request.worker_pid)
-    if slot is None or not interrupting.ask(slot, request.worker_pid, request.celeriac_token):
+    if slot is None or consumer.hub is None or not interrupting.ask(slot, request.worker_pid, request.celeriac_token):
         _kill(consumer, request)
         return True
     request.celeriac_interrupted = True
@@ -69,13 +71,14 @@ def _slot_of(pool: Any, pid: int) -> int | None:
 
 
 def _make_sure(consumer: Any, request: Any, slot: int) -> None:
-    if interrupting.runs(slot, request.celeriac_token):
+    # It may have died meanwhile, and then nobody has said that its body is over.
+    if request in worker_state.active_requests and interrupting.runs(slot, request.celeriac_token):
         _kill(consumer, request)
 
 
 def _kill(consumer: Any, request: Any) -> None:
     request.terminate(consumer.pool, signal="KILL")
-    for look_s in LOOKS_S:
+    for look_s in LOOKS_S if consumer.hub is not None else ():
         consumer.hub.call_later(look_s, _maintain, consumer.pool)
 
 

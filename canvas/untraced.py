@@ -8,7 +8,8 @@ short step does; it is claimed, recorded and logged as any other. With one of th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import nullcontext
 from time import monotonic
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, assert_never
@@ -17,6 +18,8 @@ from celery import Task, signals
 from celery._state import _task_stack  # type: ignore[attr-defined]  # the stubs leave it out
 from celery.app import trace
 from celery.app.task import Context
+from celery.loaders.base import BaseLoader
+from celery.utils.saferepr import saferepr
 from kombu.utils.encoding import safe_repr
 
 from canvas import engine as engines
@@ -27,6 +30,8 @@ from canvas.settling import finish_of, write_here
 from canvas.telling import is_watched
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from canvas.step import Step
     from status.records import PartRef
 
@@ -46,21 +51,26 @@ HOOKS = ("before_start", "on_success", "on_failure")
 #: Those that a step has of its own accord.
 OWN_HOOKS = ("__call__", "on_retry", "after_return")
 
+LOADERS_HOOKS = ("on_task_init", "on_process_cleanup")
+
 #: Classes of tasks -> whether they have no hooks.
 _plain: dict[type[Any], bool] = {}
 
 
-def nobody_listens() -> bool:
+def nobody_listens(app: Celery) -> bool:
     """Whether nobody in this process listens to what the tracer would tell of any step."""
     if is_watched() or tracing.on() or any(signal.receivers for signal in HEARD):
+        return False
+    loader = type(app.loader)
+    if any(getattr(loader, hook) is not getattr(BaseLoader, hook) for hook in LOADERS_HOOKS):
         return False
     # Sentry and New Relic put their own in its place.
     return type(trace.build_tracer) is FunctionType and trace.build_tracer.__module__ == trace.__name__
 
 
 def is_plain(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
-    """Whether a step has no hooks, and this call of it no log, for which the tracer is needed."""
-    return not spec.get("log") and _has_no_hooks(type(step))
+    """Whether a step has no hooks and keeps no errors, and this call of it no log, for which the tracer is needed."""
+    return not spec.get("log") and not step.store_errors_even_if_ignored and _has_no_hooks(type(step))
 
 
 def _has_no_hooks(kind: type[Any]) -> bool:
@@ -72,50 +82,51 @@ def _has_no_hooks(kind: type[Any]) -> bool:
     return _plain[kind]
 
 
-def run(step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], workflow: str, here: Here) -> None:
-    """Run a step that a turn of `workflow` asks for, and do with what came of it as `here` has it."""
+def run(
+    step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], workflow: str, here: Here, *, where: str = ""
+) -> None:
+    """Run a step that a turn of `workflow` asks for, and do with what came of it as `here` has it.
+
+    Args:
+        where: The worker's node name.
+    """
     start_s, began_ms = monotonic(), here.now_ms()
     args, kwargs = spec.get("args", []), spec.get("kwargs", {})
     policy = policy_of(step, spec.get("retry"))
     current = current_of(step, ref, args, kwargs, here.grant, key=spec.get("key"))
-    if step.local:
+    with nullcontext() if step.local else _AsTask(step, ref, spec, where):
         outcome = perform(step, args, kwargs, current, policy)
-    else:
-        with _AsTask(step, ref, spec, args, kwargs):
-            outcome = perform(step, args, kwargs, current, policy)
-    runtime_s = monotonic() - start_s
+        _log(step, ref, spec["label"], outcome, monotonic() - start_s)
     finish = finish_of(spec["label"], Attempt(ref, here.token, began_ms, outcome), here.gives, here.wanted)
     write_here(engines.of(step.app), here, finish, workflow)
-    _log(step, ref, outcome, runtime_s)
 
 
 class _AsTask:
     """What `celery.current_task` and the step's `request` are for the code of a step."""
 
-    def __init__(
-        self,
-        step: Step[Any, Any],
-        ref: PartRef,
-        spec: Mapping[str, Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        self._step, self._ref, self._spec, self._args, self._kwargs = step, ref, spec, args, kwargs
+    def __init__(self, step: Step[Any, Any], ref: PartRef, spec: Mapping[str, Any], where: str) -> None:
+        self._step, self._ref, self._spec, self._where = step, ref, spec, where
 
     def __enter__(self) -> None:
-        ref, label = self._ref, self._spec["label"]
+        ref, spec = self._ref, self._spec
         request = Context(
             id=ref.message_id,
             correlation_id=ref.message_id,
             task=self._step.name,
-            shadow=label if label != self._step.name else None,
+            shadow=spec["label"] if spec["label"] != self._step.name else None,
             root_id=ref.run_id,
             parent_id=ref.run_id,
-            group_index=int(ref.p),
-            args=self._args,
-            kwargs=self._kwargs,
+            group=ref.run_id,
+            group_index=int(ref.p.rstrip("u")),
+            args=spec.get("args", []),
+            kwargs=spec.get("kwargs", {}),
+            argsrepr="(…)",
+            kwargsrepr="{…}",
             retries=ref.attempt - 1,
-            delivery_info={"exchange": "", "routing_key": self._spec["queue"], "priority": 0, "redelivered": False},
+            timelimit=[None, None],
+            hostname=self._where,
+            delivery_info={"exchange": "", "routing_key": spec["queue"], "priority": 0, "redelivered": False},
+            reply_to="",
             headers={},
             ignore_result=True,
             is_eager=False,
@@ -129,14 +140,14 @@ class _AsTask:
         _task_stack.pop()
 
 
-def _log(step: Step[Any, Any], ref: PartRef, outcome: Outcome, runtime_s: float) -> None:
+def _log(step: Step[Any, Any], ref: PartRef, label: str, outcome: Outcome, runtime_s: float) -> None:
     """As the tracer does."""
     if type(outcome) is Done and not logger.isEnabledFor(logging.INFO):
         return
-    said: dict[str, Any] = {"id": ref.message_id, "name": step.name, "args": "", "kwargs": ""}
+    said: dict[str, Any] = {"id": ref.message_id, "name": label, "args": "", "kwargs": ""}
     match outcome:
-        case Done(_, text):
-            shown = text[: step.resultrepr_maxsize]  # as much as Celery's tracer shows
+        case Done(value):
+            shown = saferepr(value, step.resultrepr_maxsize)
             logger.info(trace.LOG_SUCCESS, said | {"return_value": shown, "runtime": runtime_s})
         case Again(error):
             logger.info(trace.LOG_RETRY, said | {"exc": safe_repr(error)})

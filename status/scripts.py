@@ -122,6 +122,14 @@ class Scripts:
             # EVAL both runs it and makes it known.
             return self._patiently(("EVAL", source(name), len(keys), *keys, *args), meanwhile)
 
+    def ask(self, *command: Any) -> Any:
+        """A plain command, over the connection that this thread keeps.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        return self._patiently(command, None)
+
     def connect(self, within_s: float) -> None:
         """Connect this thread now rather than at its first call.
 

@@ -364,9 +364,7 @@ class Store(
 
     def stopped(self, ref: PartRef) -> bool:
         """Whether nobody waits for this attempt: the join was decided, the part ended, or its time was up."""
-        pipe = self.redis.pipeline(transaction=False)
-        pipe.hget(self.keys.join(ref.run_id, ref.n), f"a{ref.p}")
-        pipe.hexists(self.keys.journal(ref.run_id), str(ref.n))
-        pipe.hexists(self.keys.journal(ref.run_id), f"{ref.n}.{ref.p}")
-        next_attempt, *ended = pipe.execute()
+        # Not over a connection of the pool: this is asked from within a step, which may be interrupted just then.
+        next_attempt = self._scripts.ask("HGET", self.keys.join(ref.run_id, ref.n), f"a{ref.p}")
+        ended = self._scripts.ask("HMGET", self.keys.journal(ref.run_id), str(ref.n), f"{ref.n}.{ref.p}")
         return int(next_attempt or 1) > ref.attempt or (any(ended) and not ref.p.endswith("u"))

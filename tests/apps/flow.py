@@ -404,6 +404,18 @@ def sum_to(n: int) -> Sum:
     return Sum(n + sum_to(n - 1).value) if n else Sum(0)
 
 
+@step(name="flow.plus", interruptible=True)
+def plus(left: int, right: int) -> int:
+    """Always a message."""
+    return left + right
+
+
+@step(name="flow.adds_itself")
+def adds_itself(n: int) -> int:
+    """Calls another step as the function that it is."""
+    return plus(n, 1)
+
+
 @step(name="flow.elsewhere", queue="elsewhere")
 def elsewhere() -> int:
     return os.getpid()
@@ -479,6 +491,14 @@ async def tasks_in_a_row(run: Run, count: int) -> list[list[Any]]:
 @workflow(name="flow.sums")
 async def sums(run: Run, numbers: list[int]) -> list[int]:
     return [(await sum_to.s(n)).value for n in numbers]
+
+
+@workflow(name="flow.steps_call_steps")
+async def steps_call_steps(run: Run, count: int) -> int:
+    total = 0
+    for _ in range(count):
+        total = await adds_itself.s(await plus.s(total, 1))
+    return total
 
 
 @workflow(name="flow.there_and_back")

@@ -89,6 +89,14 @@ def test_a_step_that_calls_itself_is_a_function_there(flow, workers):
     assert flow.sums.submit([3] * 8).result(timeout_s=30) == [6] * 8
 
 
+def test_a_step_that_another_one_calls_is_a_function_there(flow, workers):
+    """Also where a message of the one that is called has just led to the turn that runs the other."""
+    workers(pool="solo", concurrency=1)
+
+    for _ in range(3):
+        assert flow.steps_call_steps.submit(6).result(timeout_s=30) == 12
+
+
 def test_whoever_ends_an_item_of_a_batch_runs_the_next_one(flow, workers, redis_client):
     workers(pool="threads", concurrency=4)
     pushed = pushes(redis_client)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from canvas import interrupting
+from canvas import Cancelled, interrupting, perform, stopping
+from canvas.context import CurrentStep, is_in_step, running_as
 from canvas.interrupting import Interrupted, interruptible
 
 MEANT, OTHER, SLOT = "a" * 32, "b" * 32, 3
@@ -19,6 +23,7 @@ def _in_a_pool(monkeypatch):
     """This process is the fourth of a pool."""
     monkeypatch.setattr(interrupting, "slot_here", lambda: SLOT)
     monkeypatch.setattr(interrupting, "_board", bytearray(len(interrupting._board)))
+    monkeypatch.setattr(interrupting, "_cut", interrupting._NOBODY)
     before = signal.getsignal(interrupting.SIGNAL)
     yield
     signal.signal(interrupting.SIGNAL, before)
@@ -62,16 +67,88 @@ def test_who_is_asked_after_its_body_is_over_keeps_what_came_of_it():
     assert interruptible(OTHER, lambda: "next") == "next"
 
 
-def test_a_body_is_interrupted_once():
+def test_a_second_signal_of_the_same_stop_hits_nothing():
     def body() -> str:
-        try:
+        with contextlib.suppress(Cancelled):
             ask()
-        except Interrupted:
-            os.kill(os.getpid(), interrupting.SIGNAL)
-            return "tidied"
-        return "not interrupted"
+        os.kill(os.getpid(), interrupting.SIGNAL)
+        return "tidied"
 
     assert interruptible(MEANT, body) == "tidied"
+    assert interrupting.was_cut(MEANT)
+
+
+@pytest.mark.parametrize("made_of_it", [Cancelled("tidied up"), BaseExceptionGroup("tasks", [Cancelled("one")])])
+def test_what_a_step_makes_of_its_interrupt_is_one(made_of_it):
+    def body() -> None:
+        try:
+            ask()
+        except Cancelled:
+            raise made_of_it from None
+
+    with pytest.raises(Interrupted) as caught:
+        interruptible(MEANT, body)
+    assert caught.value.__cause__ is made_of_it
+
+
+def test_a_step_that_says_cancelled_by_itself_is_not_taken_for_an_interrupted_one():
+    def body() -> None:
+        raise Cancelled("by itself")
+
+    with pytest.raises(Cancelled, match="by itself") as caught:
+        interruptible(MEANT, body)
+    assert type(caught.value) is Cancelled
+
+
+def test_after_a_cut_no_step_is_current_and_no_connection_is_kept(monkeypatch):
+    """The cut may come just where the step would have left its thread, or between a command and its answer."""
+    dropped: list[str] = []
+    engine = SimpleNamespace(drop_connections=lambda: dropped.append("all"))
+    monkeypatch.setattr(perform.engines, "of", lambda _: engine)
+    current = CurrentStep("r", "r/0.0", "key", step_name="cut")
+
+    def work() -> Any:
+        running_as(current).__enter__()
+        ask()
+
+    with pytest.raises(Interrupted):
+        perform._interruptibly(SimpleNamespace(app=None), MEANT, work)
+    assert not is_in_step()
+    assert dropped == ["all"]
+
+
+def test_a_request_is_interrupted_once(monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(interrupting, "ask", lambda *_: asked.append(1) or True)
+    request, consumer = _request(), _consumer()
+
+    assert stopping._interrupt(consumer, request)
+    assert stopping._interrupt(consumer, request)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize(("there", "runs", "killed"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_who_is_killed_is_there_and_runs(monkeypatch, there, runs, killed):
+    request, consumer = _request(), _consumer()
+    monkeypatch.setattr(interrupting, "runs", lambda *_: runs)
+    monkeypatch.setattr(stopping.worker_state, "active_requests", {request} if there else set())
+
+    stopping._make_sure(consumer, request, SLOT)
+
+    assert len(request.killed) == killed
+
+
+def _request() -> Any:
+    request = type("Request", (), {})()
+    request.killed, request.celeriac_interrupted, request.celeriac_token, request.worker_pid = [], False, MEANT, 1
+    request.terminate = lambda _pool, signal: request.killed.append(signal)
+    return request
+
+
+def _consumer() -> Any:
+    pool = type("TaskPool", (), {"__module__": "celery.concurrency.prefork", "terminate_job": None})()
+    pool._pool = SimpleNamespace(_pool=[SimpleNamespace(pid=1, index=SLOT)])
+    return SimpleNamespace(pool=pool, hub=SimpleNamespace(call_later=lambda *_: None))
 
 
 def test_except_exception_does_not_swallow_it():

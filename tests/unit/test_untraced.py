@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -49,13 +50,13 @@ def run(of: Any, spec: dict[str, Any], monkeypatch: Any) -> Finish:
         untraced, "write_here", lambda _, here, finish, workflow: write_here(None, here, finish, workflow)
     )
     monkeypatch.setattr(untraced.engines, "of", lambda _: None)
-    untraced.run(of, REF, spec, "w", here)
+    untraced.run(of, REF, spec, "w", here, where="w@h")
     assert here.kept is not None
     return here.kept
 
 
 def goes_without(of: Any, spec: dict[str, Any]) -> bool:
-    return untraced.nobody_listens() and untraced.is_plain(of, spec)
+    return untraced.nobody_listens(of.app) and untraced.is_plain(of, spec)
 
 
 def test_a_step_that_nobody_listens_to_goes_without(app):
@@ -95,13 +96,30 @@ def test_another_tracer_in_the_place_of_celerys_sees_each_step(app, monkeypatch)
     assert not goes_without(added, SPEC)
 
 
+def test_a_step_whose_errors_are_stored_goes_by_the_tracer(app):
+    def keeps_errors() -> None: ...
+
+    assert not goes_without(declared(app, keeps_errors, store_errors_even_if_ignored=True), SPEC)
+
+
+@pytest.mark.parametrize("hook", untraced.LOADERS_HOOKS)
+def test_a_loader_is_told_of_each_step(app, hook):
+    added = declared(app, add)
+    app.loader = type("Own", (type(app.loader),), {hook: lambda *_: None})(app)
+
+    assert not goes_without(added, SPEC)
+
+
 def test_an_undo_with_a_log_goes_by_the_tracer(app):
     assert not goes_without(declared(app, add), SPEC | {"log": "key"})
 
 
 def test_it_is_the_current_task_meanwhile(app, monkeypatch):
     def who() -> list[Any]:
-        return [current_task.name, current_task.request.id, current_task.request.shadow, current_task.request.retries]
+        request = current_task.request
+        assert (request.hostname, request.group, request.timelimit) == ("w@h", "r", [None, None])
+        assert (request.argsrepr, request.kwargsrepr, request.reply_to) == ("(…)", "{…}", "")
+        return [current_task.name, request.id, request.shadow, request.retries]
 
     finish = run(declared(app, who), SPEC | {"args": [], "label": "Who"}, monkeypatch)
 
@@ -120,11 +138,31 @@ def test_a_success_is_logged_as_the_tracer_does(app, monkeypatch, caplog):
     assert line.endswith("s: 3")
 
 
+@dataclass
+class Login:
+    user: str
+    password: str = field(repr=False)
+
+
+def test_a_log_line_shows_what_repr_shows_and_the_label(app, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+
+    def log_in() -> Login:
+        return Login("u", "hunter2")
+
+    run(declared(app, log_in), SPEC | {"args": [], "label": "Log in"}, monkeypatch)
+
+    [line] = caplog.messages
+    assert line.startswith("Task Log in[")
+    assert "Login(user='u')" in line
+    assert "hunter2" not in line
+
+
 def test_a_failure_is_logged_with_its_traceback(app, monkeypatch, caplog):
     def fails() -> None:
         raise ValueError("no such thing")
 
-    finish = run(declared(app, fails, retry=Retry(1)), SPEC | {"args": []}, monkeypatch)
+    finish = run(declared(app, fails, retry=Retry(1)), SPEC | {"args": [], "label": "untraced.fails"}, monkeypatch)
 
     assert finish.kind == "failed"
     [record] = caplog.records
