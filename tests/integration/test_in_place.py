@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from celery import Celery
 
 from canvas import RunFailed, in_place
 from counting import pushes
+from hearing import listening
 from status import get_status, history
 from status.scripts import RUN_SCRIPTS, digest
 from waiting import wait_until
@@ -207,25 +208,6 @@ def test_time_limits_of_messages_keep_steps_out_of_place():
         assert place.queues == queues
 
 
-def listening(flow, hear: Callable[[dict[str, Any]], None], over: threading.Event) -> None:
-    """Hear events in another thread, from when this returns: the worker's heartbeat has been heard."""
-    heard = threading.Event()
-
-    def told(event: dict[str, Any]) -> None:
-        heard.set()
-        hear(event)
-
-    def listen() -> None:
-        with flow.app.connection_for_read() as connection:
-            receiver = flow.app.events.Receiver(connection, handlers={"*": told})
-            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
-                if over.is_set():
-                    return
-
-    threading.Thread(target=listen, daemon=True).start()
-    wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
-
-
 def test_monitors_are_told_of_steps_in_place(flow, workers):
     workers(more=("-E",))
     seen: dict[str, list[Any]] = defaultdict(list)
@@ -238,7 +220,7 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
             over.set()
 
     flow.in_a_row.submit(8).result(timeout_s=30)
-    listening(flow, hear, over)
+    listening(flow.app, hear, over)
     flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
     wait_until(over.is_set, "all twelve, the turn and the run are told of", 20)
 
@@ -255,7 +237,7 @@ def test_a_worker_without_task_events_tells_nobody_of_steps_in_place(flow, worke
     workers()
     kinds: Counter[str] = Counter()
     over = threading.Event()
-    listening(flow, lambda event: kinds.update([event["type"]]), over)
+    listening(flow.app, lambda event: kinds.update([event["type"]]), over)
 
     for _ in range(3):
         flow.in_a_row.submit(8).result(timeout_s=30)

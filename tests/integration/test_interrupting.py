@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hearing import listening
 from status import get_status
 from waiting import wait_until
 
@@ -76,24 +77,15 @@ def test_an_attempt_that_is_interrupted_for_its_time_is_made_again_at_once(flow,
 def test_monitors_see_a_stopped_step_as_revoked_once(flow, workers):
     workers(more=("-E",), concurrency=2)
     seen: list[str] = []
-    heard, over = threading.Event(), threading.Event()
+    over = threading.Event()
 
     def hear(event: dict[str, Any]) -> None:
-        heard.set()
         if str(event.get("uuid", "")).startswith("r/0.1"):
             seen.append(event["type"])
         if str(event.get("uuid", "")).startswith("end"):
             over.set()
 
-    def listen() -> None:
-        with flow.app.connection_for_read() as connection:
-            receiver = flow.app.events.Receiver(connection, handlers={"*": hear})
-            for _ in receiver.itercapture(limit=None, timeout=None, wakeup=False):
-                if over.is_set():
-                    return
-
-    threading.Thread(target=listen, daemon=True).start()
-    wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
+    listening(flow.app, hear, over)
     flow.stopping.submit("tidy", run_id="r").result(timeout_s=20)
     wait_until(lambda: "task-revoked" in seen, "the loser is told of", 20)
     flow.stopping.submit("tidy", run_id="end").result(timeout_s=20)
