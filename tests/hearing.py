@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -11,9 +12,10 @@ from celery import Celery
 from waiting import wait_until
 
 
-def listening(app: Celery, hear: Callable[[dict[str, Any]], None], over: threading.Event) -> None:
-    """Give each event to `hear`, in another thread, until it is `over`. Returns once a heartbeat is heard."""
-    heard = threading.Event()
+@contextmanager
+def listening(app: Celery, hear: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Give each event to `hear`, in another thread. Begins once a worker's heartbeat is heard, and ends with one."""
+    heard, over = threading.Event(), threading.Event()
 
     def told(event: dict[str, Any]) -> None:
         heard.set()
@@ -26,5 +28,12 @@ def listening(app: Celery, hear: Callable[[dict[str, Any]], None], over: threadi
                 if over.is_set():
                     return
 
-    threading.Thread(target=listen, daemon=True).start()
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
     wait_until(heard.is_set, "the worker's heartbeat is heard", 30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=20)
+    assert not thread.is_alive(), "the worker's heart has stopped"

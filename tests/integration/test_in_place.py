@@ -220,9 +220,9 @@ def test_monitors_are_told_of_steps_in_place(flow, workers):
             over.set()
 
     flow.in_a_row.submit(8).result(timeout_s=30)
-    listening(flow.app, hear, over)
-    flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
-    wait_until(over.is_set, "all twelve, the turn and the run are told of", 20)
+    with listening(flow.app, hear):
+        flow.in_a_row.submit(12, run_id="r").result(timeout_s=30)
+        wait_until(over.is_set, "all twelve, the turn and the run are told of", 20)
 
     assert [event["type"] for event in seen["r"]] == ["task-received", "task-started", "task-succeeded"], "once each"
     for n in range(12):
@@ -236,13 +236,10 @@ def test_a_worker_without_task_events_tells_nobody_of_steps_in_place(flow, worke
     """Though it sends its heartbeats as events, as each worker does."""
     workers()
     kinds: Counter[str] = Counter()
-    over = threading.Event()
-    listening(flow.app, lambda event: kinds.update([event["type"]]), over)
-
-    for _ in range(3):
-        flow.in_a_row.submit(8).result(timeout_s=30)
-    beats = kinds["worker-heartbeat"]
-    wait_until(lambda: kinds["worker-heartbeat"] >= beats + 2, "the heartbeats after the runs are heard", 30)
-    over.set()
+    with listening(flow.app, lambda event: kinds.update([event["type"]])):
+        for _ in range(3):
+            flow.in_a_row.submit(8).result(timeout_s=30)
+        beats = kinds["worker-heartbeat"]
+        wait_until(lambda: kinds["worker-heartbeat"] >= beats + 2, "the heartbeats after the runs are heard", 30)
 
     assert [kind for kind in kinds if kind.startswith("task-")] == []

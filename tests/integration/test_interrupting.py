@@ -85,10 +85,10 @@ def test_monitors_see_a_stopped_step_as_revoked_once(flow, workers):
         if str(event.get("uuid", "")).startswith("end"):
             over.set()
 
-    listening(flow.app, hear, over)
-    flow.stopping.submit("tidy", run_id="r").result(timeout_s=20)
-    wait_until(lambda: "task-revoked" in seen, "the loser is told of", 20)
-    flow.stopping.submit("tidy", run_id="end").result(timeout_s=20)
-    wait_until(over.is_set, "a later run is told of", 20)
+    with listening(flow.app, hear):
+        flow.stopping.submit("tidy", run_id="r").result(timeout_s=20)
+        wait_until(lambda: "task-revoked" in seen, "the loser is told of", 20)
+        flow.stopping.submit("tidy", run_id="end").result(timeout_s=20)
+        wait_until(over.is_set, "a later run is told of", 20)
 
     assert seen == ["task-received", "task-started", "task-revoked"]
