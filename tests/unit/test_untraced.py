@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from celery import Celery, current_task, signals
+from celery import Celery, current_task
 from celery.app import trace
 
 from canvas import Retry, TerminalError, step, telling, untraced
 from canvas.perform import Here
 from canvas.settling import write_here
-from canvas.step import Step
 from status.ahead import Finish
 from status.records import Grant, PartRef
 
@@ -191,8 +190,3 @@ def test_business_as_usual_is_a_line(app, monkeypatch, caplog, error, expected):
     kind, said = expected
     assert (finish.kind, record.levelname, record.exc_info) == (kind, "INFO", None)
     assert f"] {said}: {error!r}" in record.getMessage()
-
-
-def test_the_classes_of_steps_are_what_is_looked_at(app):
-    assert issubclass(type(declared(app, add)), Step)
-    assert set(untraced.HEARD) <= {value for value in vars(signals).values() if hasattr(value, "receivers")}
