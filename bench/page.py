@@ -97,9 +97,10 @@ def _how(measured: Mapping[str, Any]) -> str:
 def _growth(found: Mapping[str, Any]) -> str:
     if not found:
         return _MISSING
-    rows = [["runs in Redis", "orders/s", "one order, p50 ms", "Redis, MiB"], ["---:"] * 4]
+    rows = [["runs in Redis", "orders/s", "one order, p50 ms", "Valkey's CPU, ms an order", "Redis, MiB"], ["---:"] * 5]
     for runs, row in sorted(found["by_runs"].items(), key=lambda item: int(item[0])):
-        rows.append([f"{int(runs):,}", f"{row['orders_per_s']:.1f}", f"{row['p50_ms']:.1f}", f"{row['used_mib']:,.0f}"])
+        figures = (row["orders_per_s"], row["p50_ms"], row["valkey_ms"])
+        rows.append([f"{int(runs):,}", *(f"{figure:.1f}" for figure in figures), f"{row['used_mib']:,.0f}"])
     workers = [["worker processes", "orders/s", "CPU s for 100 orders", "busy CPUs of Valkey"], ["---:"] * 4]
     for number, row in sorted(found["by_workers"].items(), key=lambda item: int(item[0])):
         busy = f"{row['valkey_busy']:.2f}"

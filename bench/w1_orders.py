@@ -50,16 +50,19 @@ class Orders(Workload):
 
     def turn(self, stage: Stage, side: Any, size: Size, name: str) -> Seen:
         """See `Workload`."""
+        seen = self.lot(stage, side, size, name)
+        stage.settle(size.wait_s)
+        singles = [latency_ms(stage, side, f"{name}-single-{n}", size.wait_s) for n in range(size.amounts["singles"])]
+        return {**seen, "latency_ms": singles}
+
+    def lot(self, stage: Stage, side: Any, size: Size, name: str) -> Seen:
+        """What many orders at once cost."""
         orders = size.amounts["orders"]
         before = stage.usage()
         stage.complete(side, [f"{name}-{n}" for n in range(orders)], size.wait_s)
         after = stage.usage()
-        stage.settle(size.wait_s)
         return {
             "orders_per_s": [orders / (after.clock_s - before.clock_s)],
-            "latency_ms": [
-                latency_ms(stage, side, f"{name}-single-{n}", size.wait_s) for n in range(size.amounts["singles"])
-            ],
             "cpu_s_per_100": [(after.cpu_s - before.cpu_s) * 100 / orders],
             "valkey_cpu_s_per_100": [(after.valkey_cpu_s - before.valkey_cpu_s) * 100 / orders],
             "redis_commands_per_order": [(after.redis_commands - before.redis_commands) / orders],
