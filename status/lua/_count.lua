@@ -2,7 +2,7 @@
 -- for each step. In front of the scripts that count, and of those that move parts; it writes nothing by itself.
 --
 -- KEYS as in `_run.lua`. The hash `counts` beside `tick` has `kind|first|second|bucket` -> how many, and
--- `kind|first|second|ms` -> their sum:
+-- `kind|first|second|ms` -> their sum, once it is more than 0:
 --   n workflow                submitted              r workflow, state   how long runs took
 --   s step, state             how long steps took    p workflow, phase   how long phases took
 --   t step                    attempts made again    u undo, outcome     undos that succeeded or gave up

@@ -5,11 +5,15 @@ local BUCKETS_MS = { 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 
 local function gather_time(gathered, kind, first, second, took_ms)
   local stem, bucket = kind .. '|' .. named(first) .. '|' .. named(second) .. '|', 1
   while bucket <= #BUCKETS_MS and took_ms > BUCKETS_MS[bucket] do bucket = bucket + 1 end
-  gathered[stem .. bucket] = (gathered[stem .. bucket] or 0) + 1
-  gathered[stem .. 'ms'] = (gathered[stem .. 'ms'] or 0) + math.max(0, took_ms)
+  local many = stem .. bucket
+  gathered[many] = (gathered[many] or 0) + 1
+  if took_ms > 0 then
+    local sum = stem .. 'ms'
+    gathered[sum] = (gathered[sum] or 0) + took_ms
+  end
 end
 
--- `gathered` is field -> number.
+-- `gathered` is field -> number, none of them 0.
 local function write_counts(gathered)
   for field, number in pairs(gathered) do
     local by = int(number)
@@ -81,6 +85,9 @@ local function hear_news(run, ARGV, at, now, n)
   return at
 end
 
+-- Of the fields of `steps`, only `n.p:s` ends in it.
+local S = string.byte('s')
+
 -- A run has ended: it, its last phase, and its steps that ended since it was submitted or taken up again. (Those of a
 -- batch that the timeline has forgotten are not counted, nor are children, which are runs themselves.)
 local function count_run(state, now)
@@ -92,19 +99,15 @@ local function count_run(state, now)
     gather_phases(gathered, f[1], f[6] or '')
     redis.call('HDEL', RUN, 'phases', 'phase_ms')
   end
-  local steps, what, how = redis.call('HGETALL', STEPS), {}, {}
+  local steps, of = redis.call('HGETALL', STEPS), {}
+  for i = 1, #steps, 2 do of[steps[i]] = steps[i + 1] end
   for i = 1, #steps, 2 do
-    local field = steps[i]
-    if string.sub(field, -2) == ':s' then
-      how[string.sub(field, 1, -3)] = steps[i + 1]
-    else
-      what[field] = steps[i + 1]
+    local state, began, ended
+    if string.byte(steps[i], -1) == S then
+      state, began, ended = string.match(steps[i + 1], '^(%a+)|%d+|(%d+)|(%d+)$')
     end
-  end
-  for place, text in pairs(how) do
-    local state, began, ended = string.match(text, '^(%a+)|%d+|(%d+)|(%d+)$')
     if ended and tonumber(ended) >= since then
-      local name = string.match(what[place] or '', '^[^|>][^|]*|(.*)$')
+      local name = string.match(of[string.sub(steps[i], 1, -3)] or '', '^[^|>][^|]*|(.*)$')
       if name then gather_time(gathered, 's', name, state, tonumber(ended) - tonumber(began)) end
     end
   end
