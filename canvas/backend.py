@@ -15,6 +15,17 @@ class RunBackend(RedisBackend):
     """What is not a step's is left to Celery's own backend, stock chords included."""
 
     app: Celery
+    connparams: dict[str, Any]
+    _told: Any = None
+
+    def _add_driver_info(self) -> None:
+        # Once: each thread of a worker has a backend of its own (`Celery.backend`), and for each of them redis-py
+        # would look for its version among all installed packages.
+        if RunBackend._told is None:
+            super()._add_driver_info()  # type: ignore[misc]  # not in celery-types
+            RunBackend._told = self.connparams.get("driver_info")
+        else:
+            self.connparams["driver_info"] = RunBackend._told
 
     def on_chord_part_return(
         self, request: Any, state: str, result: Any, propagate: bool | None = None, **kwargs: Any

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import redis
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import RedisError
@@ -192,7 +193,17 @@ def connect(redis_url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int
         socket_keepalive=True,
         socket_timeout=timeout_s,
         retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries),
+        **_version_told(),
     )
+
+
+@cache
+def _version_told() -> dict[str, Any]:
+    """What later redis-pys say of themselves to a server. Made once: for each connection that is not told they look for
+    their version among all installed packages, which takes longer than to connect; and each thread has a connection.
+    """
+    made = getattr(redis, "DriverInfo", None)
+    return {} if made is None else {"driver_info": made()}
 
 
 def check() -> None:
