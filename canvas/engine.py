@@ -117,7 +117,12 @@ class Engine:
     def drop_connections(self) -> None:
         """Forget all connections of this process, to Redis and to the broker: as Celery does after a fork."""
         self.store.redis.connection_pool.disconnect()
-        cast("Any", self.app)._after_fork()  # noqa: SLF001  # there is no public way
+        app: Any = self.app
+        # What a step had taken from these when it was cut would never come back.
+        for pool in (app.producer_pool, app.pool):
+            pool.force_close_all(close_pool=False)
+            pool.setup()
+        app._after_fork()  # noqa: SLF001  # there is no public way
 
     def priority(self, part: Publishable) -> int:
         """What a part's message is sent with."""

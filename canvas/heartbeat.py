@@ -104,8 +104,9 @@ class Heartbeat:
         orphans = []
         for found in granted.in_place():
             if granted.is_there(found.pid):
-                step: Any = self.engine.app.tasks[found.task]
-                policy = Retry() if found.leads else step.policy
+                # A task that only its process knows, since it came to it later, is vouched for all the same.
+                step: Any = self.engine.app.tasks.get(found.task)
+                policy = Retry() if found.leads or step is None else step.policy
                 yield Held(found.ref, found.token, step, policy, self._where, found.leads)
             else:
                 orphans.append(found)
@@ -128,7 +129,7 @@ class Heartbeat:
         if held < len(running):
             # It waits for its grant, or has just ended; or Redis was restarted, and its claim is lost.
             for one in running:
-                if granted.runs(one.token) and not one.leads:
+                if granted.runs(one.token) and not one.leads and one.step is not None:
                     self._reassert(one)
         return held
 

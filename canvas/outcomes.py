@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 from pydantic_core import from_json
 
 from status.errors import Cancelled, ErrorInfo, StepFailed, StepTimeout, qualified_name
@@ -169,18 +170,48 @@ def _link(error: BaseException, step: str | None, depth: int = 0) -> ErrorInfo:
     if isinstance(error, StepFailed):
         return error.info
     cause = error.__cause__
-    code = getattr(error, "code", None)
-    if not isinstance(code, int) or isinstance(code, bool):
-        code = 408 if isinstance(error, TimeoutError) else 500
     return ErrorInfo(
         step=step,
         error_type=qualified_name(type(error)),
-        message=str(error),
-        code=code,
+        message=said_by(error),
+        code=_code_of(error),
         # A chain that bites its own tail must not hang a worker.
         cause=_link(cause, None, depth + 1) if cause is not None and depth < 10 else None,
         bases=tuple(qualified_name(base) for base in type(error).__mro__[1:-1]),
     )
+
+
+def said_by(error: BaseException) -> str:
+    """Its message. That is made by code of its author, which may fail, and must not take the error with it."""
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001  # whatever it is, it is told
+        return f"({type(error).__name__} can't say what it is: __str__ raised {type(failed).__name__})"
+
+
+def ends_process(error: BaseException) -> bool:
+    """Whether that is what it is for: a worker's own, or a signal's."""
+    if isinstance(error, (KeyboardInterrupt, WorkerShutdown, WorkerTerminate)):
+        return True
+    # Billiard exits so at a signal: with its number less 256. A step may say `sys.exit(1)`.
+    return isinstance(error, SystemExit) and isinstance(error.code, int) and error.code < 0
+
+
+def as_exception(error: BaseException, name: str) -> Exception:
+    """What no `Exception` is, such as `sys.exit(1)`, as one: to a pool it would cost the process, or the slot."""
+    failure = RuntimeError(f"{name} raised {type(error).__name__}: {said_by(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _code_of(error: BaseException) -> int:
+    try:
+        code = getattr(error, "code", None)
+    except Exception:  # noqa: BLE001  # a property of its author's: as if it had none
+        code = None
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code
+    return 408 if isinstance(error, TimeoutError) else 500
 
 
 def unknown_outcome(why: str = "its process died; whether it had its effect is not known") -> ErrorInfo:

@@ -21,10 +21,10 @@ from celery.exceptions import Retry as CeleryRetry
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
-from canvas import granted, lives, undoing
+from canvas import granted, hooks, lives, time_limits, undoing
 from canvas.context import CurrentStep, leave_step, running_as
 from canvas.interrupting import Interrupted, interruptible, was_cut
-from canvas.outcomes import Again, Done, Failed, Outcome, describe
+from canvas.outcomes import Again, Done, Failed, Outcome, as_exception, describe, ends_process
 from canvas.retry import Retry
 from status.advice import advice
 from status.ahead import Finish, GivenBack, Gives
@@ -106,15 +106,22 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     began_ms = here.now_ms() if here else grant.now_ms
     current = current_of(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
     current.undoes = request.get("celeriac_undoes")
-    outcome = _outcome(step, ref, token, lambda: perform(step, args, kwargs, current, policy))
+    unfit = hooks.failed(request)
+    if unfit is not None:
+        outcome = _judge(unfit, step, current, policy)
+    else:
+        is_cut = partial(was_cut, token) if step.interruptible else _never
+        outcome = _outcome(step, ref, token, lambda: perform(step, args, kwargs, current, policy, is_cut=is_cut))
+    if here is None:
+        time_limits.body_is_over()
     request.celeriac_attempt = Attempt(ref, token, began_ms, outcome)
     match outcome:
         case Done(value):
             return value
         case Failed(error):
             raise error
-        case Again(error, _, delay_s):
-            raise CeleryRetry(message=str(error), exc=error, when=cast("Any", delay_s))
+        case Again(error, info, delay_s):
+            raise CeleryRetry(message=info.message, exc=error, when=cast("Any", delay_s))
         case _:
             assert_never(outcome)
 
@@ -183,6 +190,15 @@ def policy_of(step: Step[Any, Any], timing: Any) -> Retry:
 
 
 def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Grant:
+    time_limits.spare(step)
+    try:
+        return _claim(step, ref, token, policy)
+    except BaseException:
+        time_limits.spare_nothing()
+        raise
+
+
+def _claim(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Grant:
     timeout_ms, retry_in_ms = limits(step, policy, ref.attempt)
     engine, request = engines.of(step.app), cast("Any", step.request)
     widens_by = engine.widens_by(step) if request.get("celeriac_batch") == "wide" else 0
@@ -218,14 +234,28 @@ def _begin(step: Step[Any, Any], ref: PartRef, token: str, policy: Retry) -> Gra
     return grant
 
 
+def _never() -> bool:
+    return False
+
+
 def perform(
-    step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], current: CurrentStep, policy: Retry
+    step: Step[Any, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    current: CurrentStep,
+    policy: Retry,
+    *,
+    is_cut: Callable[[], bool] = _never,
 ) -> Outcome:
-    """Call the user's function: the one place where that happens."""
+    """Call the user's function: the one place where that happens.
+
+    Args:
+        is_cut: Whether it was interrupted. What it raised then is for who interrupted it.
+    """
     try:
         positional, named = step.codec.decode(args, kwargs)
         start_s = monotonic()
-        with running_as(current):
+        with running_as(current), time_limits.body_of(step):
             value = step.run(*positional, **named)
         took_s[step.name].append(monotonic() - start_s)
         return Done(value, step.codec.result.dumps(value))
@@ -234,6 +264,10 @@ def perform(
         return _judge(PayloadError(f"{step.name} raised Celery's {type(error).__name__}"), step, current, policy)
     except Exception as error:  # noqa: BLE001  # whatever it raised is an outcome
         return _judge(error, step, current, policy)
+    except BaseException as error:
+        if is_cut() or ends_process(error):
+            raise
+        return _judge(as_exception(error, step.name), step, current, policy)
 
 
 def _judge(error: Exception, step: Step[Any, Any], current: CurrentStep, policy: Retry) -> Outcome:
@@ -244,6 +278,10 @@ def _judge(error: Exception, step: Step[Any, Any], current: CurrentStep, policy:
 
 def _as_plain_task(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A step in stock canvas: no run knows of it; arguments and result are still typed."""
+    time_limits.spare_nothing()
+    unfit = hooks.failed(step.request)
+    if unfit is not None:
+        raise unfit
     positional, named = step.codec.decode(args, kwargs)
     return step.codec.result.jsonable(step.run(*positional, **named))
 

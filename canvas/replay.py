@@ -17,7 +17,7 @@ from canvas.call import Call
 from canvas.context import in_workflow
 from canvas.joins import FanOutResult, warn_of_unseen
 from canvas.lines import line_of
-from canvas.outcomes import Decision, asked_at, describe
+from canvas.outcomes import Decision, as_exception, asked_at, describe, ends_process
 from canvas.restart import Restart
 from canvas.run import Run
 from canvas.waitables import Part, Recipe, Waitable
@@ -163,6 +163,10 @@ class Replay:
         except Exception as error:  # noqa: BLE001  # whatever it raised is how it ended
             _name_remedy(error)
             return _ended(Raised(error), run, journal)
+        except BaseException as error:
+            if ends_process(error):
+                raise
+            return _ended(Raised(as_exception(error, "the workflow")), run, journal)
         finally:
             self._look_back()
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from celery import shared_task
@@ -11,7 +12,7 @@ from celery._state import get_current_app
 from celery.app.task import Task
 from celery.local import Proxy
 
-from canvas import perform, settling
+from canvas import hooks, perform, settling
 from canvas.call import Call
 from canvas.context import is_in_step, refuse_in_workflow, workflow_here
 from canvas.payload import Codec
@@ -31,6 +32,7 @@ REFUSED_OPTIONS = {
     "retry_backoff": "write @step(retry=Retry(first_s=..., factor=...))",
     "max_retries": "write @step(retry=Retry(max_attempts=...))",
     "default_retry_delay": "write @step(retry=Retry(first_s=...))",
+    **hooks.TAKEN,
 }
 
 if TYPE_CHECKING:
@@ -212,6 +214,8 @@ def step(
         options = dict(celery_options)
         if queue is not None:
             options["queue"] = queue
+        if isinstance(options.get("before_start"), FunctionType):
+            options["before_start"] = hooks.guarded(options["before_start"])
         task_name = name or f"{function.__module__}.{function.__name__}"
         cast("Any", shared_task)(
             name=task_name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from celery.worker import state as worker_state
@@ -38,9 +39,16 @@ def send_stop(app: Celery, claims: Iterable[Claim]) -> None:
             by_worker[claim.where].append(claim.token)
     for worker, tokens in by_worker.items():
         try:
-            app.control.broadcast(COMMAND, arguments={"tokens": tokens}, destination=[worker], reply=False)
+            with _connection(app) as own:
+                arguments = {"tokens": tokens}
+                app.control.broadcast(COMMAND, arguments, destination=[worker], connection=own, reply=False)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s was not told to stop %d step(s), they run on in vain: %s", worker, len(tokens), error)
+
+
+def _connection(app: Celery) -> AbstractContextManager[Any]:
+    """None, for one of the pool's; but Celery takes a second one while it has that, and would wait for it for ever."""
+    return app.connection_for_write() if app.conf.broker_pool_limit == 1 else nullcontext()
 
 
 @control_command(name=COMMAND, args=[("tokens", list)], signature="[token1 [token2 [... [tokenN]]]]")

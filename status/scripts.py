@@ -49,10 +49,10 @@ MOVE_NO_PART = frozenset(
 )  # fmt: skip
 
 #: Those that may count something, and those that move parts, as any of those may have to.
-COUNT = frozenset({"submit", "complete", "resent"}) | (RUN_SCRIPTS - MOVE_NO_PART)
+COUNT = frozenset({"submit", "complete", "resent", "restart"}) | (RUN_SCRIPTS - MOVE_NO_PART)
 
 #: Those that end a run or a phase, and count how long it took.
-TAKE_TIMES = frozenset({"complete", "abandon", "open_join", "advance"})
+TAKE_TIMES = frozenset({"complete", "abandon", "open_join", "advance", "restart"})
 
 #: Those that give a turn the journal.
 GIVE_JOURNAL = frozenset({"finish", "read", "advance"})

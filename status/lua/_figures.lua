@@ -88,18 +88,10 @@ end
 -- Of the fields of `steps`, only `n.p:s` ends in it.
 local S = string.byte('s')
 
--- A run has ended: it, its last phase, and its steps that ended since it was submitted or taken up again. (Those of a
--- batch that the timeline has forgotten are not counted, nor are children, which are runs themselves.)
-local function count_run(state, now)
-  local f = redis.call('HMGET', RUN, 'workflow', 'submitted_ms', 'since_ms', 'phase', 'phase_ms', 'phases')
-  local since, gathered = tonumber(f[3] or f[2]), {}
-  gather_time(gathered, 'r', f[1], state, now - since)
-  if f[5] then
-    gather_time(gathered, 'p', f[1], f[4], now - tonumber(f[5]))
-    gather_phases(gathered, f[1], f[6] or '')
-    redis.call('HDEL', RUN, 'phases', 'phase_ms')
-  end
-  local steps, of = redis.call('HGETALL', STEPS), {}
+-- Of these steps, field and value in turn as in `steps`, those that ended at that time, ms, or later. (What a batch's
+-- timeline has forgotten is not counted, nor are children, which are runs themselves.)
+local function gather_steps(gathered, steps, since)
+  local of = {}
   for i = 1, #steps, 2 do of[steps[i]] = steps[i + 1] end
   for i = 1, #steps, 2 do
     local state, began, ended
@@ -111,5 +103,18 @@ local function count_run(state, now)
       if name then gather_time(gathered, 's', name, state, tonumber(ended) - tonumber(began)) end
     end
   end
+end
+
+-- A run has ended: it, its last phase, and its steps that ended since it was submitted or taken up again.
+local function count_run(state, now)
+  local f = redis.call('HMGET', RUN, 'workflow', 'submitted_ms', 'since_ms', 'phase', 'phase_ms', 'phases')
+  local since, gathered = tonumber(f[3] or f[2]), {}
+  gather_time(gathered, 'r', f[1], state, now - since)
+  if f[5] then
+    gather_time(gathered, 'p', f[1], f[4], now - tonumber(f[5]))
+    gather_phases(gathered, f[1], f[6] or '')
+    redis.call('HDEL', RUN, 'phases', 'phase_ms')
+  end
+  gather_steps(gathered, redis.call('HGETALL', STEPS), since)
   write_counts(gathered)
 end

@@ -77,6 +77,11 @@ local function step_is(n, p, state, attempt, started_ms, finished_ms)
   redis.call('HSET', STEPS, n .. '.' .. p .. ':s', state .. '|' .. attempt .. '|' .. (started_ms or '') .. '|' .. (finished_ms or ''))
 end
 
+-- When its last attempt began, ms; '' if none has.
+local function began_at(n, p)
+  return string.match(redis.call('HGET', STEPS, n .. '.' .. p .. ':s') or '', '^%a+|%d+|(%d*)') or ''
+end
+
 local function step_name(n, p)
   return string.match(redis.call('HGET', STEPS, n .. '.' .. p) or '', '^[^|]*|(.*)$') or ''
 end

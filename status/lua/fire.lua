@@ -45,7 +45,7 @@ local function time_out()
     local was = redis.call('HMGET', join, 'l' .. p, 'z' .. p)
     if was[1] or was[2] == 't' then end_late(n, p, was[1] and 'u' or 't', now) end
   end
-  step_is(n, p, 'failed', f[5] or '1', '', int(now))
+  step_is(n, p, 'failed', f[5] or '1', began_at(n, p), int(now))
   event('step.failed', step_name(n, p), 'timed out')
   local decided, all = end_part(n, p, 't', token, now)
   return answer(decided, #all > 0 and all or stop)
@@ -78,7 +78,7 @@ if tonumber(delay_ms) < 0 then
   redis.call('HSETNX', LATE, n .. '.' .. p, 't')
   end_with_run(LATE)
   let_go(n, p, nonce)
-  step_is(n, p, 'failed', f[5] or '1', '', int(now))
+  step_is(n, p, 'failed', f[5] or '1', began_at(n, p), int(now))
   event('saga.undo_failed', step_name(n, p), 'timed out')
   local stop = { p, claim.token, claim.where, claim.interruptible }
   return { tighten(n, token, now) and 'decided' or 'recorded', stop, {} }

@@ -42,7 +42,7 @@ if lost < lives then
 end
 local name, where = step_name(n, p), redis.call('HGET', join, 'd' .. p)
 local outcome = fill(ARGV[6], { step = name, lost = lost, lives = lives, where = where })
-step_is(n, p, 'failed', attempt, '', int(now))
+step_is(n, p, 'failed', attempt, began_at(n, p), int(now))
 if twin then
   redis.call('HSETNX', LATE, np, outcome)
   end_with_run(LATE)

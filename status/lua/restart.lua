@@ -10,32 +10,32 @@
 --
 -- Awaits are numbered on: so nothing of a former round can be taken for something of this one, be it a message, a claim,
 -- an idempotency key or a child. What stays: unread messages, promises, deadline, status, a cancel that is noted.
-local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose', 'bits', 'decider')
+local f = redis.call('HMGET', RUN, 'state', 'seen', 'open', 'round_token', 'round', 'loose', 'bits', 'decider',
+  'since_ms', 'submitted_ms')
 if not f[1] or FINAL[f[1]] then return { 'gone' } end
 if f[4] == ARGV[2] then return { 'restarted' } end
 if not is_read(f[2], f[8], ARGV[1]) or f[3] ~= '' then return { 'moved' } end
-local now, at = now_ms(), 7
-if ARGV[at] == '3' then
-  redis.call('HSET', RUN, 'phase', ARGV[at + 1], 'progress', ARGV[at + 2], 'meta', ARGV[at + 3])
-  at = at + 3
-end
-local events = tonumber(ARGV[at + 1])
-at = at + 1
-for _ = 1, events do
-  event(ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  at = at + 3
-end
+local now, run = now_ms(), {}
+hear_news(run, ARGV, 7, now)
+if #run > 0 then redis.call('HSET', RUN, unpack(run)) end
 
 -- A join that still has claims needs what is known of its parts: whoever ends late must not be taken for new.
-for _, key in ipairs({ JOURNAL, STEPS, LATE }) do
-  if tonumber(f[6] or '0') <= 0 then
-    redis.call('UNLINK', key)
-  else
-    for _, field in ipairs(redis.call('HKEYS', key)) do
-      local n = string.match(field, '^%d+')
-      if redis.call('EXISTS', JOINS .. n) == 0 then redis.call('HDEL', key, field) end
-    end
+local all_are = tonumber(f[6] or '0') <= 0
+local function is_over(field) return all_are or redis.call('EXISTS', JOINS .. string.match(field, '^%d+')) == 0 end
+local steps, forgotten, gathered = redis.call('HGETALL', STEPS), {}, {}
+for i = 1, #steps, 2 do
+  if is_over(steps[i]) then
+    forgotten[#forgotten + 1] = steps[i]
+    forgotten[#forgotten + 1] = steps[i + 1]
   end
+end
+gather_steps(gathered, forgotten, tonumber(f[9] or f[10]))
+write_counts(gathered)
+for _, key in ipairs({ JOURNAL, STEPS, LATE }) do
+  for _, field in ipairs(all_are and {} or redis.call('HKEYS', key)) do
+    if is_over(field) then redis.call('HDEL', key, field) end
+  end
+  if all_are then redis.call('UNLINK', key) end
 end
 -- Which items of a batch were done is for a retry of that await.
 for n in string.gmatch(f[7] or '', '%d+') do redis.call('UNLINK', JOINS .. n .. ':done') end

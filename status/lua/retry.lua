@@ -11,7 +11,7 @@
 -- has the generation that each of them ran in. `gens` has the await that each generation began with.
 -- Messages that the forgotten awaits had received are unread again, in the order in which they were sent.
 local f = redis.call('HMGET', RUN, 'state', 'error', 'finished_ms', 'rtoken', 'gen', 'loose', 'gens', 'kept',
-  'deadline_ms', 'since_ms', 'submitted_ms', 'undoer', 'bits')
+  'deadline_ms', 'since_ms', 'submitted_ms', 'undoer', 'bits', 'phase')
 local state, n, now = f[1], tonumber(ARGV[1]), now_ms()
 local by = ARGV[4] ~= '' and cjson.encode({ by = ARGV[4] }) or ''
 if not state then return { 'gone' } end
@@ -126,6 +126,8 @@ redis.call('ZREM', ENDED, state .. '|' .. RUN_ID)
 redis.call('HDEL', RUN, 'error', 'result', 'finished_ms', 'ctoken', 'cancel', 'cancels', 'kill', 'killed')
 redis.call('HSET', RUN, 'gen', gen, 'gens', (f[7] and f[7] .. ',' or '') .. int(n), 'kept', kept, 'again', int(n) .. '|' .. fp,
   'seen', seen, 'open', '', 'waits', 0, 'since_ms', int(now), 'rtoken', ARGV[3])
+-- The phase that it goes on in was counted as far as it had come, and begins anew.
+if f[14] then redis.call('HSET', RUN, 'phase_ms', int(now)) end
 set_state(state, 'running', now)
 if f[9] then -- the same time again
   local ends_ms = now + tonumber(f[9]) - tonumber(f[10] or f[11])

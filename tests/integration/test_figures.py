@@ -197,3 +197,60 @@ def test_a_redis_that_does_not_answer_is_a_figure_too(valkey):
 
 def test_counts_are_of_a_shard_and_on_its_slot():
     assert Keys(16).counts(3) == "celeriac:{3}:counts"
+
+
+def test_each_round_counts_its_steps_its_undos_and_the_phase_that_it_ends(run):
+    run.submit()
+    run.open(part(), news=News(("first", 0.2, "{}")))
+    run.begin()
+    run.done()
+    undone = (Remark("saga.undone", "u", ""),)
+    run.store.restart(
+        "r", seen="n0", token="t", input_json="[[],{}]", first=1, entered=0, carried="{}",
+        news=News(("second", 0.4, "{}"), undone),
+    )  # fmt: skip
+    after_one = figures(run)
+    run.open(part(), n=1, nonce="n1", seen=run.field("seen"))
+    run.begin(n=1, nonce="n1")
+    run.done(n=1, nonce="n1")
+    run.complete(seen="n1")
+
+    found = figures(run)
+
+    assert (counts(after_one.steps), counts(after_one.phases)) == ({("s", "done"): 1}, {})
+    assert (counts(found.steps), found.undos) == ({("s", "done"): 2}, {("u", "done"): 1})
+    assert counts(found.phases) == {("w", "first"): 1, ("w", "second"): 1}
+
+
+def test_a_step_that_lost_its_lives_counts_as_failed(run):
+    run.started(part(), policy="settle")
+    for life in range(5):
+        run.begin(token=f"t{life}")
+        run.release(token=f"t{life}")
+    run.complete(seen="n0", state="failed")
+
+    assert counts(figures(run).steps) == {("s", "failed"): 1}
+
+
+def test_a_step_that_ran_out_of_time_counts_as_failed(run):
+    run.started(part(), policy="settle")
+    run.begin(timeout_ms=1, retry_in_ms=-1)
+    run.fire("attempt", 0)
+    run.complete(seen="n0", state="failed")
+
+    assert counts(figures(run).steps) == {("s", "failed"): 1}
+
+
+def test_a_phase_that_goes_on_after_a_retry_counts_again(run):
+    run.submit()
+    run.open(part(), news=News(("paying", 0.2, "{}")))
+    run.begin()
+    run.fail()
+    run.complete(seen="n0", state="failed")
+    run.store.retry("r", 0, finished_ms=run.field("finished_ms"), token="again", by="")
+    run.open(part(), nonce="m0", seen=run.field("seen"))
+    run.begin(nonce="m0")
+    run.done(nonce="m0")
+    run.complete(seen="m0", token="end")
+
+    assert counts(figures(run).phases) == {("w", "paying"): 2}

@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from celery import Celery
 
 from canvas import Cancelled, interrupting, perform, stopping
 from canvas.context import CurrentStep, is_in_step, running_as
+from canvas.engine import Engine
 from canvas.interrupting import Interrupted, interruptible
 
 MEANT, OTHER, SLOT = "a" * 32, "b" * 32, 3
@@ -188,3 +190,15 @@ def test_a_pool_of_threads_is_left_alone(monkeypatch):
 
 def test_processes_beyond_the_board_are_not_asked():
     assert not interrupting.ask(interrupting.SLOTS, os.getpid(), MEANT)
+
+
+def test_what_a_cut_step_had_taken_from_the_pools_of_the_broker_is_not_missed():
+    app = Celery("cut", broker="memory://cut", set_as_current=False)
+    store = SimpleNamespace(redis=SimpleNamespace(connection_pool=SimpleNamespace(disconnect=lambda: None)))
+    all_there_are = app.producer_pool.limit
+    taken = [app.producer_pool.acquire() for _ in range(all_there_are)]
+
+    Engine.drop_connections(cast("Any", SimpleNamespace(app=app, store=store)))
+
+    again = [app.producer_pool.acquire() for _ in range(all_there_are)]
+    assert not {id(producer.connection) for producer in taken} & {id(producer.connection) for producer in again}

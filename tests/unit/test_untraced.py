@@ -116,7 +116,8 @@ def test_an_undo_with_a_log_goes_by_the_tracer(app):
 def test_it_is_the_current_task_meanwhile(app, monkeypatch):
     def who() -> list[Any]:
         request = current_task.request
-        assert (request.hostname, request.group, request.timelimit) == ("w@h", "r", [None, None])
+        assert (request.hostname, request.group, request.timelimit) == ("w@h", f"r/{REF.n}", [None, None])
+        assert (request.lang, request.stamps) == ("py", {})
         assert (request.argsrepr, request.kwargsrepr, request.reply_to) == ("(…)", "{…}", "")
         return [current_task.name, request.id, request.shadow, request.retries]
 
