@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback as tb
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -189,16 +190,21 @@ def said_by(error: BaseException) -> str:
         return f"({type(error).__name__} can't say what it is: __str__ raised {type(failed).__name__})"
 
 
-def ends_process(error: BaseException) -> bool:
-    """Whether that is what it is for: a worker's own, or a signal's."""
-    if isinstance(error, (KeyboardInterrupt, WorkerShutdown, WorkerTerminate)):
-        return True
-    # Billiard exits so at a signal: with its number less 256. A step may say `sys.exit(1)`.
-    return isinstance(error, SystemExit) and isinstance(error.code, int) and error.code < 0
+#: What code raises that is no `Exception`, and means no more by it than that it has failed.
+FAILURES = (SystemExit, asyncio.CancelledError, Cancelled, BaseExceptionGroup)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether it is one of these, and not how a worker or a signal ends the process."""
+    if isinstance(error, SystemExit):
+        # Billiard exits so at a signal: with its number less 256. A step may say `sys.exit(1)`.
+        by_signal = isinstance(error.code, int) and error.code < 0
+        return not by_signal and not isinstance(error, (WorkerShutdown, WorkerTerminate))
+    return isinstance(error, FAILURES)
 
 
 def as_exception(error: BaseException, name: str) -> Exception:
-    """What no `Exception` is, such as `sys.exit(1)`, as one: to a pool it would cost the process, or the slot."""
+    """Such a failure as an `Exception`: a pool would lose the process by it, or the slot."""
     failure = RuntimeError(f"{name} raised {type(error).__name__}: {said_by(error)}")
     failure.__cause__ = error
     return failure

@@ -24,7 +24,7 @@ from canvas import engine as engines
 from canvas import granted, hooks, lives, time_limits, undoing
 from canvas.context import CurrentStep, leave_step, running_as
 from canvas.interrupting import Interrupted, interruptible, was_cut
-from canvas.outcomes import Again, Done, Failed, Outcome, as_exception, describe, ends_process
+from canvas.outcomes import Again, Done, Failed, Outcome, as_exception, describe, is_failure
 from canvas.retry import Retry
 from status.advice import advice
 from status.ahead import Finish, GivenBack, Gives
@@ -265,7 +265,7 @@ def perform(
     except Exception as error:  # noqa: BLE001  # whatever it raised is an outcome
         return _judge(error, step, current, policy)
     except BaseException as error:
-        if is_cut() or ends_process(error):
+        if is_cut() or not is_failure(error):
             raise
         return _judge(as_exception(error, step.name), step, current, policy)
 

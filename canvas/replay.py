@@ -17,7 +17,7 @@ from canvas.call import Call
 from canvas.context import in_workflow
 from canvas.joins import FanOutResult, warn_of_unseen
 from canvas.lines import line_of
-from canvas.outcomes import Decision, as_exception, asked_at, describe, ends_process
+from canvas.outcomes import Decision, as_exception, asked_at, describe, is_failure
 from canvas.restart import Restart
 from canvas.run import Run
 from canvas.waitables import Part, Recipe, Waitable
@@ -164,7 +164,7 @@ class Replay:
             _name_remedy(error)
             return _ended(Raised(error), run, journal)
         except BaseException as error:
-            if ends_process(error):
+            if not is_failure(error):
                 raise
             return _ended(Raised(as_exception(error, "the workflow")), run, journal)
         finally:

@@ -279,7 +279,7 @@ def celery_options(desk: Client, _: Any) -> str:
     def mail(to: str) -> None: ...
 
     mail.__module__, mail.__qualname__ = "desk", "mail"
-    options: list[dict[str, Any]] = [{"bind": True}, {"autoretry_for": (OSError,)}]
+    options: list[dict[str, Any]] = [{"bind": True}, {"autoretry_for": (OSError,)}, {"on_retry": print}]
     return "\n".join(raised(lambda given=given: step(**given)(mail)) for given in options)  # type: ignore[misc]
 
 
@@ -380,7 +380,7 @@ MISTAKES: dict[str, Callable[[Client, Any], str]] = {
     "Failures that nobody looked at": unseen_failures,
     "An `async def` as a step": async_step,
     "A `def` as a workflow": plain_workflow,
-    "Celery's options for retries and `self`": celery_options,
+    "Celery's options for retries, hooks and `self`": celery_options,
     "`self.retry()`": celery_retry,
     "`countdown` and `eta`": celery_set,
     "An undo that can't take None": undo_without_none,
