@@ -106,14 +106,11 @@ def attempt(step: Step[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any])
     began_ms = here.now_ms() if here else grant.now_ms
     current = current_of(step, ref, args, kwargs, grant, key=request.get("celeriac_key"))
     current.undoes = request.get("celeriac_undoes")
-    unfit = hooks.failed(request)
-    if unfit is not None:
-        outcome = _judge(unfit, step, current, policy)
-    else:
-        is_cut = partial(was_cut, token) if step.interruptible else _never
-        outcome = _outcome(step, ref, token, lambda: perform(step, args, kwargs, current, policy, is_cut=is_cut))
-    if here is None:
-        time_limits.body_is_over()
+    try:
+        outcome = _outcome(step, ref, token, lambda: _body(step, args, kwargs, current, policy, token))
+    finally:
+        if here is None:
+            time_limits.body_is_over()
     request.celeriac_attempt = Attempt(ref, token, began_ms, outcome)
     match outcome:
         case Done(value):
@@ -139,6 +136,15 @@ def _outcome(step: Step[Any, Any], ref: PartRef, token: str, work: Callable[[], 
         lives.release(engines.of(step.app), ref, token)
         logger.info("%s attempt %d is interrupted: nobody waits for it", ref.step_id, ref.attempt)
         raise Ignore from None
+
+
+def _body(step: Step[Any, Any], args: Any, kwargs: Any, current: CurrentStep, policy: Retry, token: str) -> Outcome:  # noqa: PLR0917
+    unfit = hooks.failed(step.request)
+    if unfit is not None:
+        return _judge(unfit, step, current, policy)
+    return perform(
+        step, args, kwargs, current, policy, is_cut=partial(was_cut, token) if step.interruptible else _never
+    )
 
 
 def _interruptibly(step: Step[Any, Any], token: str, work: Callable[[], Outcome]) -> Outcome:

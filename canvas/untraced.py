@@ -51,6 +51,8 @@ HOOKS = ("before_start", "on_success", "on_failure")
 #: Those that a step has of its own accord.
 OWN_HOOKS = ("__call__", "on_retry", "after_return")
 
+OF_TASKS = frozenset((*HOOKS, *OWN_HOOKS))
+
 LOADERS_HOOKS = ("on_task_init", "on_process_cleanup")
 
 #: Classes of tasks -> whether they have no hooks.
@@ -65,12 +67,15 @@ def nobody_listens(app: Celery) -> bool:
     if any(getattr(loader, hook) is not getattr(BaseLoader, hook) for hook in LOADERS_HOOKS):
         return False
     # Sentry and New Relic put their own in its place.
-    return type(trace.build_tracer) is FunctionType and trace.build_tracer.__module__ == trace.__name__
+    made: Any = trace.build_tracer
+    return type(made) is FunctionType and made.__code__.co_filename == trace.__file__
 
 
 def is_plain(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
     """Whether a step has no hooks and keeps no errors, and this call of it no log, for which the tracer is needed."""
-    return not spec.get("log") and not step.store_errors_even_if_ignored and _has_no_hooks(type(step))
+    if spec.get("log") or step.store_errors_even_if_ignored or not _has_no_hooks(type(step)):
+        return False
+    return OF_TASKS.isdisjoint(vars(step))  # and nobody has given it one later
 
 
 def _has_no_hooks(kind: type[Any]) -> bool:

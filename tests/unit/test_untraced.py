@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,6 +100,26 @@ def test_a_step_whose_errors_are_stored_goes_by_the_tracer(app):
     def keeps_errors() -> None: ...
 
     assert not goes_without(declared(app, keeps_errors, store_errors_even_if_ignored=True), SPEC)
+
+
+@pytest.mark.parametrize("hook", untraced.HOOKS)
+def test_a_hook_that_a_step_is_given_later_is_called_for_each(app, hook, monkeypatch):
+    added = declared(app, add)
+    monkeypatch.setattr(added, hook, lambda *_: None, raising=True)
+
+    assert not goes_without(added, SPEC)
+
+
+def test_a_tracer_around_celerys_is_called_for_each_step(app, monkeypatch):
+    celerys = trace.build_tracer
+
+    @functools.wraps(celerys)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return celerys(*args, **kwargs)
+
+    monkeypatch.setattr(trace, "build_tracer", around)
+
+    assert not goes_without(declared(app, add), SPEC)
 
 
 @pytest.mark.parametrize("hook", untraced.LOADERS_HOOKS)
