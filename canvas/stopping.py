@@ -40,8 +40,8 @@ def send_stop(app: Celery, claims: Iterable[Claim]) -> None:
     for worker, tokens in by_worker.items():
         try:
             with _connection(app) as own:
-                arguments = {"tokens": tokens}
-                app.control.broadcast(COMMAND, arguments, destination=[worker], connection=own, reply=False)
+                tell = app.control.broadcast
+                tell(COMMAND, arguments={"tokens": tokens}, destination=[worker], connection=own, reply=False)
         except (OperationalError, RedisError, OSError) as error:
             logger.warning("%s was not told to stop %d step(s), they run on in vain: %s", worker, len(tokens), error)
 
