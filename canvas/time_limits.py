@@ -71,10 +71,12 @@ class body_of:  # noqa: N801  # reads as a function
     def __enter__(self) -> None:
         if not self._limited:
             return
-        _now.to_begin = None
+        _now.to_begin = _now.spared = (
+            None  # from here on its handler raises; what it has noted before is looked at then
+        )
         if _now.too_late:
+            _now.spared = self._task
             raise SoftTimeLimitExceeded
-        _now.spared = None
 
     def __exit__(self, *_: object) -> None:
         if self._limited:
