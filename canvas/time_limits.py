@@ -71,9 +71,8 @@ class body_of:  # noqa: N801  # reads as a function
     def __enter__(self) -> None:
         if not self._limited:
             return
-        _now.to_begin = _now.spared = (
-            None  # from here on its handler raises; what it has noted before is looked at then
-        )
+        # From here on the handler raises; what it has noted before is looked at then.
+        _now.to_begin = _now.spared = None
         if _now.too_late:
             _now.spared = self._task
             raise SoftTimeLimitExceeded
