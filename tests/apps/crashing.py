@@ -117,6 +117,11 @@ def effect(what: str, rest_s: float = 0) -> str:
     return _once(what)
 
 
+@step(name="crashing.effect_here", retry=Retry(1), local=True)
+def effect_here(what: str) -> str:
+    return _once(what)
+
+
 @step(name="crashing.undo")
 def undo(what: str | None) -> None:
     _once("undo")
@@ -135,6 +140,19 @@ async def order(run: Run) -> list[str]:
         c = await saga.safe_step("c").with_compensation(undo).execute(effect.s("c"))
         await run.sleep(0.2)
         d = await effect.s("d", 1.3)  # long enough to be vouched for
+        run.update_status(phase="ended")
+    return [a, b, c, d]
+
+
+@workflow(name="crashing.near")
+async def near(run: Run) -> list[str]:
+    """The same in place: whatever its steps take, none of them is a message."""
+    async with Saga(run, "s") as saga:
+        run.update_status(phase="begun")
+        a, b = await fan_out_fail(effect_here.s("a"), effect_here.s("b"))
+        c = await saga.safe_step("c").with_compensation(undo).execute(effect_here.s("c"))
+        await run.sleep(0.2)
+        d = await effect_here.s("d")
         run.update_status(phase="ended")
     return [a, b, c, d]
 

@@ -33,6 +33,15 @@ IN_CHILDREN = [
     for when in BOTH
 ]  # fmt: skip
 
+#: Of steps in place: a turn begins, is ahead of its journal, opens what must be open, the outcome of a step, the end.
+IN_PLACE = [
+    f"{name}.{when}.{number}"
+    for name, number in (
+        ("read", 1), ("read", 2), ("advance", 1), ("open_join", 1), ("open_join", 2), ("finish", 1), ("complete", 1),
+    )
+    for when in BOTH
+]  # fmt: skip
+
 #: In a worker's parent process. Who repairs and releases needs something to be lost first.
 IN_PARENTS = [
     f"{before}{name}.{when}.1"
@@ -57,8 +66,9 @@ def marks(tmp_path) -> Path:
 
 @pytest.fixture
 def env(worker_env, marks) -> dict[str, str]:
-    # The crashes of one run hit others, too: none is to be given up for that.
-    return worker_env | {"CRASH_MARKS": str(marks), "CELERIAC_MAX_LIVES": "50"}
+    # The crashes of one run hit others, too: none is to be given up for that. Each step is a message, however short it
+    # was: which points are passed is not to depend on how fast this machine is.
+    return worker_env | {"CRASH_MARKS": str(marks), "CELERIAC_MAX_LIVES": "50", "CELERIAC_IN_PLACE_MS": "0"}
 
 
 @pytest.fixture
@@ -141,9 +151,9 @@ def assert_sane(run_id: str) -> None:
     assert {step.attempt for step in get_status(run_id).steps} == {1}
 
 
-def assert_right(crashing: Any, run_id: str, marks: Path, tmp_path: Path) -> None:
+def assert_right(order: Any, run_id: str, marks: Path, tmp_path: Path) -> None:
     assert_crashed(run_id, marks)
-    assert crashing.order.handle(run_id).result(timeout_s=1) == RESULT
+    assert order.handle(run_id).result(timeout_s=1) == RESULT
     assert effects_of(tmp_path, run_id) == Counter(RESULT)
     assert_sane(run_id)
 
@@ -156,7 +166,18 @@ def test_killed_at_each_point_of_a_pool_process(crashing, crew, marks, tmp_path)
     supervised.until(lambda: ended(IN_CHILDREN), "all have ended")
 
     for run_id in IN_CHILDREN:
-        assert_right(crashing, run_id, marks, tmp_path)
+        assert_right(crashing.order, run_id, marks, tmp_path)
+
+
+def test_killed_at_each_point_of_a_turn_that_runs_its_steps_itself(crashing, crew, marks, tmp_path):
+    supervised = crew(1, concurrency=4)
+    for run_id in IN_PLACE:
+        crashing.near.submit(run_id=run_id)
+
+    supervised.until(lambda: ended(IN_PLACE), "all have ended")
+
+    for run_id in IN_PLACE:
+        assert_right(crashing.near, run_id, marks, tmp_path)
 
 
 @pytest.mark.timeout(300)  # workers start twenty times
@@ -171,7 +192,7 @@ def test_killed_at_each_point_of_a_worker(crashing, crew, marks, tmp_path):
 
     assert {mark.name for mark in marks.glob("*sweep*")} == {"sweep.before.1", "sweep.after.1"}
     for run_id in IN_PARENTS:
-        assert_right(crashing, run_id, marks, tmp_path)
+        assert_right(crashing.order, run_id, marks, tmp_path)
 
 
 def test_killed_at_each_point_of_a_client(crashing, crew, env, marks, tmp_path):
@@ -187,7 +208,7 @@ def test_killed_at_each_point_of_a_client(crashing, crew, env, marks, tmp_path):
     supervised.until(lambda: ended(IN_CLIENT), "all have ended")
 
     for run_id in IN_CLIENT:
-        assert_right(crashing, run_id, marks, tmp_path)
+        assert_right(crashing.order, run_id, marks, tmp_path)
 
 
 def test_killed_around_the_cancel_of_a_run_whose_time_is_up(crashing, crew, marks, tmp_path):

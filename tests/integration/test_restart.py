@@ -14,7 +14,7 @@ from canvas import engine as engines
 from canvas.children import child_id
 from canvas.restart import Restart
 from core import current_app
-from runs import Runs, part, stops
+from runs import Runs, dump, part, stops
 from saga import Saga
 from status import get_status, here, history
 from status.errors import RetryRefused
@@ -323,8 +323,9 @@ def test_three_hundred_rounds_leave_what_one_has(turns):
         return await run.restart(total + weight) if weight else total
 
     def size() -> dict[str, int]:
+        """Characters under each key; what an allocator gives for the same ones differs from time to time."""
         names = [key for key in turns.redis.scan_iter("*:r*") if ":events:" not in key]  # which are capped
-        return {name: turns.redis.memory_usage(name, samples=0) for name in names}
+        return {name: len(json.dumps(dump(turns.redis, name))) for name in names}
 
     begin(turns, endless)
     sizes = []
@@ -338,8 +339,8 @@ def test_three_hundred_rounds_leave_what_one_has(turns):
     take(turns)
 
     assert (turns.field("result"), get_status("r").round) == (str(ROUNDS), ROUNDS + 1)
-    assert len(sizes[1]) == len(sizes[2]), sizes  # the open await has another number
-    assert sum(sizes[2].values()) <= sum(sizes[1].values()) + 16, sizes
+    assert len(sizes[1]) == len(sizes[2]) > 1, sizes  # the open await has another number
+    assert sum(sizes[2].values()) == sum(sizes[1].values()), sizes
 
 
 def test_a_child_is_told_of_when_its_last_round_has_ended(turns):
