@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from canvas import granted, in_place
 from canvas.perform import limits, policy_of
-from canvas.request import release
+from canvas.request import give_away
 from canvas.retry import Retry
 from status.advice import advice
 from status.records import PartRef
@@ -110,19 +110,7 @@ class Heartbeat:
                 yield Held(found.ref, found.token, step, policy, self._where, found.leads)
             else:
                 orphans.append(found)
-        self._give_away(orphans)
-
-    def _give_away(self, orphans: list[granted.Held]) -> None:
-        """What a process had that has died goes to others. If Redis is away, the next beat finds all of it again."""
-        for found in orphans:
-            if found.leads:
-                self.engine.store.lapse(found.ref.run_id, found.token)
-                continue
-            if not found.running:  # what else the process had was not what it died of
-                self.engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
-            release(self.engine, found.ref, found.token)
-        for found in orphans:
-            granted.clear(found.token)
+        give_away(self.engine, orphans)
 
     def _vouch(self, run_id: str, running: list[Held]) -> int:
         held = self.engine.store.vouch(run_id, [one.claim for one in running])

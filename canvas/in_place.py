@@ -58,6 +58,10 @@ EACH_ITEM_S = 0.25
 TOGETHER_S, EACH_S = 0.004, 0.0005
 
 
+#: Whose queues are more takes no turns from them: looking at all of them would cost more than it saves.
+FEW_QUEUES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A worker, as its processes know it.
@@ -67,25 +71,35 @@ class Place:
         queues: Those it serves.
         short_s: Longer than that no step may be that is run in place.
         threads: How many its pool has, if it is one of threads.
+        takes_turns: Whether its processes may take turns from the broker themselves (see `canvas.next_turns`).
     """
 
     where: str
     queues: frozenset[str]
     short_s: float
     threads: int = 0
+    takes_turns: bool = False
 
     def has_free_threads(self) -> bool:
         """Whether a message that comes now need not wait for the one that runs here."""
         return len(worker_state.active_requests) < self.threads and worker_state.should_stop is None
 
 
-def settle_in(app: Celery, where: str, threads: int = 0) -> None:
-    """This process, and those that it forks, are a worker's."""
+def settle_in(
+    app: Celery, where: str, threads: int = 0, *, limits_messages: bool = False, counts_messages: bool = False
+) -> None:
+    """This process, and those that it forks, are a worker's.
+
+    Args:
+        limits_messages: Each message has so much time.
+        counts_messages: A process ends after so many.
+    """
     queues = frozenset(cast("Any", app).amqp.queues.consume_from)
-    limited = app.conf.task_time_limit or app.conf.task_soft_time_limit
     # A time limit is for one message; what follows in place would have to end within it.
     short_s = Settings.from_environment().in_place_ms / 1000
-    app.__dict__["_celeriac_place"] = Place(where, frozenset() if limited else queues, short_s, threads)
+    served = frozenset[str]() if limits_messages else queues
+    takes_turns = bool(short_s) and not counts_messages and len(served) <= FEW_QUEUES
+    app.__dict__["_celeriac_place"] = Place(where, served, short_s, threads, takes_turns)
 
 
 def place_of(app: Celery) -> Place | None:

@@ -66,17 +66,28 @@ def enter_again(engine: Engine, run_id: str, workflow: str, *, known: int, where
     return answer == "begin"
 
 
-def turn_died(engine: Engine, run_id: str) -> None:
-    """A process ended while, or after, it may have taken the run's turn: if that is still owed, send it again now."""
+def turn_died(engine: Engine, run_id: str, pid: int | None = None) -> None:
+    """A process ended while, or after, it may have taken the run's turn: if that is still owed, send it again now.
+
+    Args:
+        pid: Of the process, which may have gone on with another run's turn (see `canvas.next_turns`).
+    """
     try:
+        had = {run_id}
         for found in granted.in_place():
-            if found.leads and found.ref.run_id == run_id and not granted.is_there(found.pid):
-                engine.store.lapse(run_id, found.token)
-        if engine.store.owes_turn(run_id):
-            logger.warning("%s: the process that had its turn is gone, it is sent again", run_id)
-            engine.send_turn_of(run_id, again=1)
+            if found.leads and (found.ref.run_id == run_id or found.pid == pid) and not granted.is_there(found.pid):
+                engine.store.lapse(found.ref.run_id, found.token)
+                had.add(found.ref.run_id)
+        for each in had:
+            _send_again(engine, each)
     except RedisError as error:
         logger.warning("%s: the process that had its turn is gone, the sweep will send it: %s", run_id, error)
+
+
+def _send_again(engine: Engine, run_id: str) -> None:
+    if engine.store.owes_turn(run_id):
+        logger.warning("%s: the process that had its turn is gone, it is sent again", run_id)
+        engine.send_turn_of(run_id, again=1)
 
 
 def is_given_up(record: RunRecord) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from canvas import transport
+from canvas import in_hand, transport
 
 
 class Prefetch(bootsteps.StartStopStep):
@@ -16,6 +16,7 @@ class Prefetch(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """The consumer has its channel."""
+        in_hand.tell(0)  # what the one before had is another's
         channel = consumer.task_consumer.channel
         if isinstance(channel, transport.Channel):
             channel.processes = consumer.pool.num_processes

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from uuid import uuid4
 
 from celery import signals
 from celery.app.amqp import task_message
@@ -18,6 +17,7 @@ from canvas import transport
 from canvas.payload import compact
 from canvas.reprs import args_repr, kwargs_repr, names_of
 from canvas.telling import is_watched
+from canvas.tokens import new_token
 from status.records import PartRef
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ class Publisher:
         Args:
             again: It was sent before; so many processes are known to have died of it.
         """
-        headers = self._headers(f"{run_id}/turn~{uuid4().hex[:12]}", workflow, f"({run_id})", "{}", run_id)
+        headers = self._headers(f"{run_id}/turn~{new_token()[:12]}", workflow, f"({run_id})", "{}", run_id)
         headers["shadow"] = f"{workflow} turn"
-        if again is not None:
-            headers["celeriac_again"] = again
+        headers |= {transport.TURN: 1} if again is None else {"celeriac_again": again}
         body: tuple[Any, ...] = ([run_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
         self._send([Message(queue, headers, body, LAST if first else FIRST)])
 

@@ -20,7 +20,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from canvas import children, in_place, stopping, telling, turn, warm, worker_info
+from canvas import children, in_hand, in_place, stopping, telling, turn, warm, worker_info
 from canvas import engine as engines
 from canvas.backlog import Backlog, can_be_asked
 from canvas.heartbeat import BEAT_S, Heartbeat
@@ -47,7 +47,14 @@ class Pulse(bootsteps.StartStopStep):
         super().__init__(worker, **options)
         # Before the pool forks its processes, which are to know it too.
         threads = worker.concurrency if issubclass(worker.pool_cls, ThreadPool) else 0
-        in_place.settle_in(worker.app, worker.hostname, threads)
+        in_place.settle_in(
+            worker.app,
+            worker.hostname,
+            threads,
+            limits_messages=bool(worker.time_limit or worker.soft_time_limit),
+            counts_messages=bool(worker.max_tasks_per_child),
+        )
+        in_hand.starts()
         warm.compile_codecs(worker.app)
         signals.worker_process_init.connect(partial(warm.connect, worker.app), weak=False)
         telling.watch(bool(worker.task_events))  # and with each beat of its heart as monitors have it by then
@@ -59,6 +66,7 @@ class Pulse(bootsteps.StartStopStep):
         engine = engines.of(worker.app)
         heartbeat = Heartbeat(engine, lambda: telling.watch(_sends_events(worker)))
         signals.worker_shutting_down.connect(heartbeat.stopping, weak=False)
+        signals.worker_shutting_down.connect(in_hand.stops, weak=False)
         worker.celeriac_pulse = [
             _thread("celeriac-heartbeat", heartbeat.beat_for_ever),
             _thread("celeriac-timers", Sweeper(engine, worker.hostname).sweep_for_ever),

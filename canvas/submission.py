@@ -19,6 +19,7 @@ from canvas.context import refuse_in_workflow
 from canvas.handle import RunHandle
 from canvas.payload import compact
 from canvas.staging import uploaded
+from canvas.tokens import new_token
 from status import here
 from status.advice import advice
 from status.errors import ConfigError, RunNotFound, StoreUnavailable
@@ -60,7 +61,7 @@ def _create(
             workflow=workflow.name,
             input_json=text,
             digest=digest,
-            token=uuid4().hex,
+            token=new_token(),
             timeout_ms=round((limit_s or 0) * 1000),
             retention_ms=round(workflow.retention_s * 1000) if workflow.retention_s else None,
             turn_queue=workflow.queue_of({}),

@@ -11,6 +11,8 @@ Five things differ:
   with its worker is known to the store: it is due, and the sweep sends it again. Other messages on the same
   queues keep their notes.
 - `Producer.batch()` writes its messages straight to a connection, without a pipeline object and its retries.
+
+A worker's parent tells its pool processes whether it has anything in hand but turns; see `canvas.next_turns`.
 """
 
 from __future__ import annotations
@@ -18,26 +20,28 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from queue import Empty
-from secrets import token_hex
 from time import monotonic, time
 from typing import Any, cast
 
-from hiredis import pack_command
-from kombu.exceptions import OperationalError
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from pydantic_core import to_json
 from redis.exceptions import RedisError
 
+from canvas import in_hand
+from canvas.transport_batch import Batch
 from status.advice import advice
 
 logger = logging.getLogger("celeriac")
 
 #: The header that marks a message as one the store knows of.
 MARK = "celeriac_published_ms"
+
+#: The header of a turn that was never sent before.
+TURN = "celeriac_turn"
 
 #: A message that is older than this when it comes has waited behind others.
 BEHIND_MS = 5
@@ -46,7 +50,10 @@ BEHIND_MS = 5
 FETCH_AT_MOST = 16
 
 #: Sent as text each time: 500 bytes on loopback cost less than a round trip to load it anew after a failover.
-TAKE = re.sub(r"^ *--.*\n", "", (files("canvas") / "take.lua").read_text(encoding="utf-8"), flags=re.MULTILINE)
+TAKE, TAKE_TURNS = (
+    re.sub(r"^ *--.*\n", "", (files("canvas") / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for name in ("take.lua", "take_turns.lua")
+)
 
 
 class QoS(redis.QoS):
@@ -55,6 +62,7 @@ class QoS(redis.QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._known: set[str] = set()
+        self._others: set[str] = set()
 
     @property
     def free(self) -> int:
@@ -70,7 +78,11 @@ class QoS(redis.QoS):
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """A message has come."""
-        sent_ms = (message.headers or {}).get(MARK)
+        headers = message.headers or {}
+        if TURN not in headers:
+            self._others.add(delivery_tag)
+            in_hand.tell(len(self._others))
+        sent_ms = headers.get(MARK)
         if sent_ms is not None:
             if time() * 1000 - sent_ms > BEHIND_MS:
                 cast("Any", self.channel).is_behind = True
@@ -81,6 +93,7 @@ class QoS(redis.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         """A message is done with."""
+        self._put_down(delivery_tag)
         if delivery_tag in self._known:
             self._known.discard(delivery_tag)
             virtual.QoS.ack(self, delivery_tag)
@@ -98,7 +111,13 @@ class QoS(redis.QoS):
                     logger.warning("a message could not go back, the sweep will send it again: %s", advice(error))
             self.ack(delivery_tag)
         else:
+            self._put_down(delivery_tag)
             super().reject(delivery_tag, requeue)
+
+    def _put_down(self, delivery_tag: str) -> None:
+        if delivery_tag in self._others:
+            self._others.discard(delivery_tag)
+            in_hand.tell(len(self._others))
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back on its queue: a worker that stops gives back what it has not begun."""
@@ -112,88 +131,6 @@ class QoS(redis.QoS):
         with channel.conn_or_acquire(client) as redis_client, redis_client.pipeline() as pipe:
             channel._do_restore_message(raw, info["exchange"], info["routing_key"], pipe, leftmost)  # noqa: SLF001
             pipe.execute()
-
-
-class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing in the stubs
-    """What `Producer.batch()` collects: one LPUSH a queue, sent and answered together."""
-
-    def __init__(self, channel: Any, max_size: int) -> None:
-        self.channel = channel
-        self.max_size = max_size
-        self._lists: dict[str, list[str | bytes]] = {}
-        self._others: list[tuple[Any, ...]] = []
-        self._size = 0
-
-    def publish(self, message: dict[str, Any], **kwargs: Any) -> Any:
-        """Keep one message until the batch is flushed."""
-        return self.channel.basic_publish(message, _publish_batch=self, **kwargs)
-
-    def put(self, queue: str, headers: dict[str, Any], body: str, properties: dict[str, Any]) -> None:
-        """Keep a message for the default exchange, put together here: what `Producer.publish` would make of it.
-
-        Args:
-            body: JSON.
-            properties: `correlation_id`, `reply_to` and perhaps `priority`.
-        """
-        channel = self.channel
-        text, encoding = channel.encode_body(body, channel.body_encoding)
-        own = {
-            "delivery_mode": 1,  # which Redis does not ask for
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "priority": channel.default_priority,
-            "body_encoding": encoding,
-            "delivery_tag": token_hex(16),
-            **properties,
-        }
-        message = {
-            "body": text,
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": headers,
-            "properties": own,
-        }
-        key = channel._q_for_pri(queue, channel._get_message_priority(message))  # noqa: SLF001  # our own base's
-        self.add("lpush", key, to_json(message))
-
-    def add(self, name: str, *args: Any) -> None:
-        """Keep one command; the channel calls it."""
-        if name == "lpush":
-            self._lists.setdefault(args[0], []).extend(args[1:])
-        else:
-            self._others.append((name.upper(), *args))
-        self._size += 1
-        if self._size >= self.max_size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what was kept. Not tried again: half of it may have arrived.
-
-        Raises:
-            OperationalError: Of kombu: the connection broke, or Redis refused a message.
-        """
-        # The first of a list is at its right end, where it is taken from first: as if pushed one by one.
-        commands = [*(("LPUSH", key, *texts) for key, texts in self._lists.items()), *self._others]
-        sent = self._size
-        self.discard()
-        if not commands:
-            return
-        connection = self.channel.batch_connection()
-        try:
-            connection.send_packed_command([pack_command(command) for command in commands])
-            for _ in commands:
-                connection.read_response()
-        except BaseException as error:
-            connection.disconnect()  # its other answers are still on their way
-            if isinstance(error, Exception):
-                raise OperationalError(f"{sent} message(s) may not have been sent: {error}") from error
-            raise
-
-    def discard(self) -> None:
-        """Drop what was not sent."""
-        self._lists, self._others, self._size = {}, [], 0
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
 
 # Typed as Any: the stubs leave out what is overridden here.
@@ -283,6 +220,37 @@ class Channel(_Channel):  # type: ignore[misc]
         if self._for_batches is None or self._for_batches[0] != os.getpid():
             self._for_batches = os.getpid(), self.pool.make_connection()
         return self._for_batches[1]
+
+    def take_turns(self, queue: str, others: Iterable[str], at_most: int) -> tuple[Any, list[Any]]:
+        """Take the next messages of a queue, if they are turns and nothing waits in the others.
+
+        Returns:
+            The list they were in, and the messages as they were there, the oldest first.
+
+        Raises:
+            RedisError: Redis does not answer; what was taken is lost, and the sweep sends it again.
+        """
+        own, *more = ([self._q_for_pri(name, step) for step in self.priority_steps] for name in (queue, *others))
+        lists = [*own, *(one for each in more for one in each)]
+        name, *texts = self._over_batches("EVAL", TAKE_TURNS, len(lists), *lists, len(own), at_most) or [""]
+        return name, texts
+
+    def put_back(self, name: Any, texts: list[Any]) -> None:
+        """Put messages back where `take_turns` found them.
+
+        Raises:
+            RedisError: Redis does not answer; they are lost, and the sweep sends them again.
+        """
+        self._over_batches("RPUSH", name, *reversed(texts))
+
+    def _over_batches(self, *command: Any) -> Any:
+        connection = self.batch_connection()
+        try:
+            connection.send_command(*command)
+            return connection.read_response()
+        except BaseException:
+            connection.disconnect()  # its answer may be on its way
+            raise
 
     def close(self) -> None:
         """Close the connections that were kept, too."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, assert_never
 
 from canvas import children, passing, tracing
@@ -16,6 +15,7 @@ from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.replay import Asks, DoesNotLetGo, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
+from canvas.tokens import new_token
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, OrchestrationError, PayloadError
 from status.models import error_to_json
@@ -50,7 +50,7 @@ def take_turn(engine: Engine, run_id: str, record: RunRecord | None = None) -> N
         TurnTaken: Another process has it.
     """
     began = stands = None
-    lease = record.lease.token if record and record.lease else token_hex(16) if engine.goes_ahead else ""
+    lease = record.lease.token if record and record.lease else new_token() if engine.goes_ahead else ""
     for _ in range(STARTS):
         record = record or engine.store.load_to_go_on(run_id, lease=lease)
         if record is None or record.fields["state"] in FINAL:
@@ -209,7 +209,7 @@ def _restart(engine: Engine, record: RunRecord, run: Run, input_json: str) -> bo
     answer = engine.store.restart(
         record.run_id,
         seen=seen_of(record, run.next_await),
-        token=token_hex(16),
+        token=new_token(),
         input_json=input_json,
         first=run.next_await,
         entered=run.entered,
@@ -236,7 +236,7 @@ def _end(
         return False
     if _isopen_await(engine, record, run) or not wrote_ahead(engine, record, run):
         return True
-    state, news, token = _final_state(run, error, stopped), run.news(), token_hex(16)
+    state, news, token = _final_state(run, error, stopped), run.news(), new_token()
     answer = going_on(
         engine,
         record,

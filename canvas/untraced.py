@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from canvas.step import Step
+    from canvas.workflow import Workflow
     from status.records import PartRef
 
 #: Celery's own, in which workers say what they have run.
@@ -48,8 +49,10 @@ HEARD = (
     signals.task_retry,
 )
 HOOKS = ("before_start", "on_success", "on_failure")
-#: Those that a step has of its own accord.
+#: Those that a step or a workflow has of its own accord.
 OWN_HOOKS = ("__call__", "on_retry", "after_return")
+
+OWN_MODULES = ("canvas.step", "canvas.workflow")
 
 OF_TASKS = frozenset((*HOOKS, *OWN_HOOKS))
 
@@ -78,9 +81,16 @@ def is_plain(step: Step[Any, Any], spec: Mapping[str, Any]) -> bool:
     return OF_TASKS.isdisjoint(vars(step))  # and nobody has given it one later
 
 
+def is_plain_turn(workflow: Workflow[Any, Any]) -> bool:
+    """Whether a workflow's turns have no hooks and no limits, for which a message is needed."""
+    task: Any = workflow
+    limits = task.rate_limit or task.time_limit or task.soft_time_limit
+    return not limits and _has_no_hooks(type(task)) and OF_TASKS.isdisjoint(vars(task))
+
+
 def _has_no_hooks(kind: type[Any]) -> bool:
     if kind not in _plain:
-        own = next(base for base in kind.__mro__ if base.__module__ == "canvas.step")
+        own = next(base for base in kind.__mro__ if base.__module__ in OWN_MODULES)
         _plain[kind] = all(getattr(kind, hook) is getattr(Task, hook) for hook in HOOKS) and all(
             getattr(kind, hook) is getattr(own, hook) for hook in OWN_HOOKS
         )

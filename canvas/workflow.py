@@ -10,6 +10,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from celery import shared_task
 
 from canvas import engine as engines
+from canvas import next_turns
 from canvas.handle import RunHandle
 from canvas.payload import Codec, compact
 from canvas.run import Run
@@ -44,6 +45,9 @@ class Workflow(Definition[P, R_co], Generic[P, R_co]):
             engine.turn_here(run_id)
         else:
             engine.turn_again(run_id, self.name, known=known, where=self.request.hostname or "")
+
+    def after_return(self, *_args: Any) -> None:
+        next_turns.go_on(self)
 
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R_co]: ...

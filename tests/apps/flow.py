@@ -515,6 +515,17 @@ def note_here(what: str) -> str:
     return what
 
 
+@workflow(name="flow.which_run")
+async def which_run(run: Run, count: int) -> list[str]:
+    """What Celery says whose turn it is."""
+    return [current_task.request.root_id for _ in range(count) if await right_here.s()]
+
+
+@workflow(name="flow.notes_here")
+async def notes_here(run: Run, count: int) -> list[str]:
+    return [await note_here.s(str(n)) for n in range(count)]
+
+
 @step(name="flow.fail_here", local=True, retry=Retry(1))
 def fail_here() -> str:
     raise ValueError("not here")

@@ -198,10 +198,9 @@ def test_a_step_in_place_that_fails_is_made_again(flow, workers, redis_client):
 
 
 def test_time_limits_of_messages_keep_steps_out_of_place():
-    for limits, queues in (({}, {"celery"}), ({"task_soft_time_limit": 30}, set())):
+    for limits_messages, queues in ((False, {"celery"}), (True, set())):
         app = Celery("limited", set_as_current=False)
-        app.conf.update(limits)
-        in_place.settle_in(app, "w@h")
+        in_place.settle_in(app, "w@h", limits_messages=limits_messages)
 
         place = in_place.place_of(app)
         assert place is not None

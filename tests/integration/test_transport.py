@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from time import time
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import pytest
 import redis
 from kombu import Connection, Consumer, Queue
 
+from canvas import in_hand
 from canvas.prefetch import Prefetch
-from canvas.transport import BEHIND_MS, MARK, Transport
+from canvas.transport import BEHIND_MS, MARK, TURN, Transport
 from waiting import wait_until
 
 QUEUE = "q"
@@ -61,8 +63,11 @@ class Hand:
         self.messages.clear()
 
 
-def put(connection: Connection, bodies: list[Any], *, ours: bool, queue: str = QUEUE, priority: int = 0) -> None:
+def put(
+    connection: Connection, bodies: list[Any], *, ours: bool, queue: str = QUEUE, priority: int = 0, turns: bool = False
+) -> None:
     headers = {MARK: int(time() * 1000) - LONG_AGO_MS} if ours else {}
+    headers |= {TURN: 1} if turns else {}
     with connection.Producer() as producer:
         for body in bodies:
             producer.publish(body, routing_key=queue, headers=headers, declare=[Queue(queue)], priority=priority)
@@ -202,3 +207,76 @@ def test_a_fresh_message_is_no_backlog(connection: Connection) -> None:
 def _blocked(client: redis.Redis) -> int:
     clients: Any = client.info("clients")
     return int(clients["blocked_clients"])
+
+
+# --- turns that a pool process takes itself --------------------------------------------
+
+
+def taken(connection: Connection, at_most: int = 4, others: tuple[str, ...] = ()) -> list[Any]:
+    channel: Any = connection.default_channel
+    _, texts = channel.take_turns(QUEUE, others, at_most)
+    messages = [json.loads(text) for text in texts]
+    bodies = [b64decode(message["body"]).decode() for message in messages]
+    return [int(body) if body.isdigit() else body for body in bodies]
+
+
+def test_turns_are_taken_oldest_first_and_never_more_than_half(connection: Connection) -> None:
+    put(connection, list(range(10)), ours=True, turns=True)
+
+    assert [taken(connection) for _ in range(6)] == [[0, 1, 2, 3], [4, 5, 6], [7, 8], [9], [], []]
+
+
+def test_what_is_no_turn_is_left_to_the_worker_and_so_is_what_comes_after_it(connection: Connection) -> None:
+    put(connection, ["turn"], ours=True, turns=True)
+    put(connection, ["step"], ours=True)
+    put(connection, ["turn"] * 6, ours=True, turns=True)
+    put(connection, ["first turn"], ours=True, turns=True, priority=9)
+
+    assert taken(connection) == ["turn"]
+    assert taken(connection) == []
+
+
+def test_no_header_of_a_users_own_text_makes_a_turn(connection: Connection) -> None:
+    text = f'"{TURN}":1'
+    with connection.Producer() as producer:
+        producer.publish(text, routing_key=QUEUE, headers={"argsrepr": text, text: text}, declare=[Queue(QUEUE)])
+
+    assert taken(connection) == []
+
+
+def test_while_another_queue_has_a_message_no_turn_is_taken(connection: Connection) -> None:
+    put(connection, ["turn"], ours=True, turns=True)
+    put(connection, ["mail"], ours=False, queue="mail", priority=6)
+
+    assert taken(connection, others=("mail",)) == []
+    assert taken(connection, others=("else",)) == ["turn"]
+
+
+def test_turns_that_are_put_back_are_where_they_were(connection: Connection) -> None:
+    put(connection, list(range(8)), ours=True, turns=True)
+    channel: Any = connection.default_channel
+    name, texts = channel.take_turns(QUEUE, (), 4)
+
+    channel.put_back(name, texts[1:])
+
+    assert taken(connection, 100) == [1, 2, 3, 4]
+
+
+def test_the_pool_knows_while_its_worker_has_anything_but_turns_in_hand(connection: Connection) -> None:
+    in_hand.starts()
+    put(connection, ["turn"], ours=True, turns=True)
+    hand = Hand(connection, prefetch=8)
+    hand.drain()
+    assert in_hand.only_turns()
+
+    put(connection, ["step", "mail", "late mail"], ours=True)
+    put(connection, ["mail"], ours=False)
+    hand.drain()
+    for message in hand.messages[1:]:
+        assert not in_hand.only_turns()
+        message.reject() if message is hand.messages[2] else message.ack()
+
+    assert in_hand.only_turns()
+    in_hand.stops()
+    assert not in_hand.only_turns()
+    in_hand.starts()

@@ -1,0 +1,129 @@
+"""A pool process that has taken a turn goes on with the next run's, without a way through its worker's parent.
+
+Of a turn whose steps all run in place, a tenth of the cost is to hand its message from the parent to a process, and to
+hear of its end. So where turns have piled up, the process takes the next one from the broker itself. It takes only what
+nobody would notice: turns that were never sent before, of workflows without hooks or limits, while nobody listens (see
+`canvas.untraced`). And only while nothing else waits for its worker, neither in hand nor on its queues.
+
+Nothing rests on it. The message of a turn may get lost at any moment: the run owes its turn, and is sent another.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, cast
+
+from celery._state import _task_stack  # type: ignore[attr-defined]  # the stubs leave it out
+from celery.app import trace
+from celery.app.task import Context
+from kombu.exceptions import OperationalError
+from pydantic_core import from_json
+from redis.exceptions import RedisError
+
+from canvas import engine as engines
+from canvas import in_hand, transport, untraced
+from canvas.granted import slot_here
+from canvas.in_place import place_of
+from status.advice import advice
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from canvas.workflow import Workflow
+
+#: Celery's own, in which workers say what they have run.
+logger = logging.getLogger(trace.__name__)
+
+#: After so long the process makes way: its worker hands out what it has in hand, a message at a time.
+GO_ON_S = 0.025
+
+#: Messages that are taken together.
+AT_MOST = 4
+
+
+def go_on(workflow: Workflow[Any, Any]) -> None:
+    """A turn of a workflow, which came by a message, is over: take the next ones."""
+    request: Any = workflow.request
+    queue = (request.delivery_info or {}).get("routing_key", "")
+    others = _others(workflow.app, queue)
+    if others is None or not _has_waited(request.get(transport.MARK)):
+        return
+    if not untraced.is_plain_turn(workflow) or not untraced.nobody_listens(workflow.app):
+        return
+    try:
+        _take_turns(workflow.app, queue, others)
+    except (RedisError, OperationalError, OSError) as error:
+        logger.warning("turns on %s were not taken, those that are lost will be sent again: %s", queue, advice(error))
+
+
+def _others(app: Celery, queue: str) -> list[str] | None:
+    """The other queues of this worker; None: its processes take nothing themselves."""
+    place = place_of(app)
+    if place is None or not place.takes_turns or queue not in place.queues or slot_here() is None:
+        return None
+    return [name for name in place.queues if name != queue]
+
+
+def _has_waited(sent_ms: float | None) -> bool:
+    """Whether a message came late: then more of them wait."""
+    return sent_ms is not None and time() * 1000 - sent_ms > transport.BEHIND_MS
+
+
+@contextmanager
+def _channel(app: Celery) -> Iterator[Any]:
+    """Of the broker. Not for longer than a round trip: a turn needs one itself, and there may be no other."""
+    with cast("Any", app).producer_pool.acquire(block=True) as pooled:
+        yield pooled.channel
+
+
+def _take(app: Celery, queue: str, others: list[str]) -> tuple[Any, list[Any]]:
+    with _channel(app) as channel:
+        return channel.take_turns(queue, others, AT_MOST) if transport.puts(channel) else ("", [])
+
+
+def _take_turns(app: Celery, queue: str, others: list[str]) -> None:
+    """Take turns, until there are none that have waited, or it is time for others."""
+    end_s, name, texts = monotonic() + GO_ON_S, "", list[Any]()
+    while in_hand.only_turns() and monotonic() < end_s:
+        if not texts:
+            name, texts = _take(app, queue, others)
+        if not texts:
+            return
+        headers = from_json(texts[0])["headers"]
+        workflow: Any = app.tasks.get(headers["task"])
+        if not getattr(workflow, "is_workflow", False) or not untraced.is_plain_turn(workflow):
+            break
+        del texts[0]
+        _take_turn(workflow, headers, queue)
+        if not texts and not _has_waited(headers[transport.MARK]):
+            return
+    if texts:
+        with _channel(app) as channel:
+            channel.put_back(name, texts)
+
+
+def _take_turn(workflow: Workflow[Any, Any], headers: dict[str, Any], queue: str) -> None:
+    """What Celery's tracer would do with the message."""
+    start_s, task, run_id = monotonic(), cast("Any", workflow), headers["root_id"]
+    info = {"exchange": "", "routing_key": queue, "priority": 0, "redelivered": False}
+    where = task.request.hostname  # of the message that this process was given
+    task.request_stack.push(
+        Context(headers, args=[run_id], kwargs={}, hostname=where, delivery_info=info, called_directly=False)
+    )
+    _task_stack.push(task)
+    said: dict[str, Any] = {"id": headers["id"], "name": headers["shadow"], "args": headers["argsrepr"], "kwargs": "{}"}
+    try:
+        engines.of(workflow.app).turn_here(run_id)
+    except Exception as error:
+        policy = trace.log_policy_unexpected
+        said |= {"exc": repr(error), "description": policy.description}
+        logger.log(policy.severity, policy.format, said, exc_info=error, extra={"data": said})
+    else:
+        if logger.isEnabledFor(logging.INFO):
+            logger.info(trace.LOG_SUCCESS, said | {"return_value": "None", "runtime": monotonic() - start_s})
+    finally:
+        _task_stack.pop()
+        task.request_stack.pop()
