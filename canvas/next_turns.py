@@ -54,7 +54,7 @@ def go_on(workflow: Workflow[Any, Any]) -> None:
     if not untraced.is_plain_turn(workflow) or not untraced.nobody_listens(workflow.app):
         return
     try:
-        _take_turns(workflow.app, queue, others)
+        Bout(workflow.app, queue, others).go()
     except (RedisError, OperationalError, OSError) as error:
         logger.warning("turns on %s were not taken, those that are lost will be sent again: %s", queue, advice(error))
 
@@ -72,37 +72,60 @@ def _has_waited(sent_ms: float | None) -> bool:
     return sent_ms is not None and time() * 1000 - sent_ms > transport.BEHIND_MS
 
 
-@contextmanager
-def _channel(app: Celery) -> Iterator[Any]:
-    """Of the broker. Not for longer than a round trip: a turn needs one itself, and there may be no other."""
-    with cast("Any", app).producer_pool.acquire(block=True) as pooled:
-        yield pooled.channel
+class Bout:
+    """What a process takes in one go."""
 
+    def __init__(self, app: Celery, queue: str, others: list[str]) -> None:
+        self._app, self._queue, self._others = app, queue, others
+        self._end_s = monotonic() + GO_ON_S
+        self._longest_s = 0.0  # of its turns so far
+        self._name, self._texts = "", list[Any]()  # what is taken and not begun, and where it was
 
-def _take(app: Celery, queue: str, others: list[str]) -> tuple[Any, list[Any]]:
-    with _channel(app) as channel:
-        return channel.take_turns(queue, others, AT_MOST) if transport.puts(channel) else ("", [])
+    def go(self) -> None:
+        """Take turns, until there are none that have waited, or it is time for others.
 
+        Raises:
+            RedisError: Redis does not answer; what was taken and has not begun is lost, and will be sent again.
+        """
+        while in_hand.only_turns() and monotonic() < self._end_s:
+            found = self._next()
+            if found is None:
+                break
+            start_s = monotonic()
+            _take_turn(*found, self._queue)
+            self._longest_s = max(self._longest_s, monotonic() - start_s)
+            if not self._texts and not _has_waited(found[1][transport.MARK]):
+                break
+        if self._texts:
+            with self._channel() as channel:
+                channel.put_back(self._name, self._texts)
 
-def _take_turns(app: Celery, queue: str, others: list[str]) -> None:
-    """Take turns, until there are none that have waited, or it is time for others."""
-    end_s, name, texts = monotonic() + GO_ON_S, "", list[Any]()
-    while in_hand.only_turns() and monotonic() < end_s:
-        if not texts:
-            name, texts = _take(app, queue, others)
-        if not texts:
-            return
-        headers = from_json(texts[0])["headers"]
-        workflow: Any = app.tasks.get(headers["task"])
+    def _next(self) -> tuple[Workflow[Any, Any], dict[str, Any]] | None:
+        """A workflow, and the headers of a turn of it; None: there is none, or it is for the worker."""
+        if not self._texts:
+            with self._channel() as channel:
+                if transport.puts(channel):
+                    self._name, self._texts = channel.take_turns(self._queue, self._others, self._at_most())
+        if not self._texts:
+            return None
+        headers = from_json(self._texts[0])["headers"]
+        workflow: Any = self._app.tasks.get(headers["task"])
         if not getattr(workflow, "is_workflow", False) or not untraced.is_plain_turn(workflow):
-            break
-        del texts[0]
-        _take_turn(workflow, headers, queue)
-        if not texts and not _has_waited(headers[transport.MARK]):
-            return
-    if texts:
-        with _channel(app) as channel:
-            channel.put_back(name, texts)
+            return None
+        del self._texts[0]
+        return workflow, headers
+
+    def _at_most(self) -> int:
+        """No more than there is time for: what is taken with a long one waits for it."""
+        if not self._longest_s:
+            return 1
+        return min(AT_MOST, max(1, int((self._end_s - monotonic()) / self._longest_s)))
+
+    @contextmanager
+    def _channel(self) -> Iterator[Any]:
+        """Of the broker. Not for longer than a round trip: a turn needs one itself, and there may be no other."""
+        with cast("Any", self._app).producer_pool.acquire(block=True) as pooled:
+            yield pooled.channel
 
 
 def _take_turn(workflow: Workflow[Any, Any], headers: dict[str, Any], queue: str) -> None:

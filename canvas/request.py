@@ -84,7 +84,7 @@ def give_away(engine: Engine, orphans: Sequence[granted.Held]) -> None:
         if not found.running:  # what else the process had was not what it died of
             engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
         if release(engine, found.ref, found.token):
-            logger.warning("%s: its process is gone, it is given to another", found.ref.step_id)
+            logger.warning("%s: its process is gone", found.ref.step_id)
     for found in orphans:
         granted.clear(found.token)
 

@@ -140,7 +140,7 @@ def test_what_a_process_can_not_take_itself_goes_back_to_its_place(flow, backlog
     (queue,) = redis_client.scan_iter("celery*", _type="list")
     before = redis_client.lrange(queue, 0, -1)
 
-    next_turns._take_turns(app, "celery", [])
+    next_turns.Bout(app, "celery", []).go()
 
     assert redis_client.lrange(queue, 0, -1) == before
     assert {get_status(f"r{number}").state for number in range(6)} == {"pending"}
@@ -153,8 +153,19 @@ def test_one_connection_to_the_broker_is_enough(flow, backlog, redis_client):
     usual = pool.limit
     pool.resize(1, force=True)
     try:
-        next_turns._take_turns(flow.app, "celery", [])
+        next_turns.Bout(flow.app, "celery", []).go()
     finally:
         pool.resize(usual, force=True)
 
     assert {get_status(f"r{number}").state for number in range(4)} == {"running"}
+
+
+def test_no_more_is_taken_together_than_there_is_time_for(flow):
+    """Who is taken with a long one waits for it, though another process may be free."""
+    bout = next_turns.Bout(flow.app, "celery", [])
+    taken = []
+    for longest_s in (0.0, next_turns.GO_ON_S / 100, next_turns.GO_ON_S / 2.5, 60.0):
+        bout._longest_s = longest_s
+        taken.append(bout._at_most())
+
+    assert taken == [1, next_turns.AT_MOST, 2, 1], "of the first one nothing is known"
