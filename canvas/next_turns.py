@@ -1,7 +1,7 @@
 """A pool process that has taken a turn goes on with the next run's, without a way through its worker's parent.
 
 Of a turn whose steps all run in place, a tenth of the cost is to hand its message from the parent to a process, and to
-hear of its end. So where turns have piled up, the process takes the next one from the broker itself. It takes only what
+hear of its end. So where more turns wait, the process takes the next one from the broker itself. It takes only what
 nobody would notice: turns that were never sent before, of workflows without hooks or limits, while nobody listens (see
 `canvas.untraced`). And only while nothing else waits for its worker, neither in hand nor on its queues.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from celery._state import _task_stack  # type: ignore[attr-defined]  # the stubs leave it out
@@ -49,9 +49,7 @@ def go_on(workflow: Workflow[Any, Any]) -> None:
     request: Any = workflow.request
     queue = (request.delivery_info or {}).get("routing_key", "")
     others = _others(workflow.app, queue)
-    if others is None or not _has_waited(request.get(transport.MARK)):
-        return
-    if not untraced.is_plain_turn(workflow) or not untraced.nobody_listens(workflow.app):
+    if others is None or not untraced.is_plain_turn(workflow) or not untraced.nobody_listens(workflow.app):
         return
     try:
         Bout(workflow.app, queue, others).go()
@@ -67,11 +65,6 @@ def _others(app: Celery, queue: str) -> list[str] | None:
     return [name for name in place.queues if name != queue]
 
 
-def _has_waited(sent_ms: float | None) -> bool:
-    """Whether a message came late: then more of them wait."""
-    return sent_ms is not None and time() * 1000 - sent_ms > transport.BEHIND_MS
-
-
 class Bout:
     """What a process takes in one go."""
 
@@ -82,7 +75,7 @@ class Bout:
         self._name, self._texts = "", list[Any]()  # what is taken and not begun, and where it was
 
     def go(self) -> None:
-        """Take turns, until there are none that have waited, or it is time for others.
+        """Take turns, until there are none, or it is time for others.
 
         Raises:
             RedisError: Redis does not answer; what was taken and has not begun is lost, and will be sent again.
@@ -94,8 +87,6 @@ class Bout:
             start_s = monotonic()
             _take_turn(*found, self._queue)
             self._longest_s = max(self._longest_s, monotonic() - start_s)
-            if not self._texts and not _has_waited(found[1][transport.MARK]):
-                break
         if self._texts:
             with self._channel() as channel:
                 channel.put_back(self._name, self._texts)
