@@ -26,10 +26,10 @@ from canvas.publisher import tell_publishing
 from canvas.series import PATIENT
 from canvas.service import ServiceClient
 from canvas.telling import Teller, is_watched
-from canvas.tokens import new_token
 from status.ahead import Gives
 from status.records import NONE_WANTED, Ending, NewPart, PartRef, Wanted
 from status.settings import Settings
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -11,6 +11,7 @@ Nothing rests on it. The message of a turn may get lost at any moment: the run o
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -43,6 +44,9 @@ GO_ON_S = 0.025
 #: Messages that are taken together.
 AT_MOST = 4
 
+#: How long the last turns took that this process has taken itself.
+lately_s: deque[float] = deque(maxlen=8)
+
 
 def go_on(workflow: Workflow[Any, Any]) -> None:
     """A turn of a workflow, which came by a message, is over: take the next ones."""
@@ -71,7 +75,6 @@ class Bout:
     def __init__(self, app: Celery, queue: str, others: list[str]) -> None:
         self._app, self._queue, self._others = app, queue, others
         self._end_s = monotonic() + GO_ON_S
-        self._longest_s = 0.0  # of its turns so far
         self._name, self._texts = "", list[Any]()  # what is taken and not begun, and where it was
 
     def go(self) -> None:
@@ -86,7 +89,7 @@ class Bout:
                 break
             start_s = monotonic()
             _take_turn(*found, self._queue)
-            self._longest_s = max(self._longest_s, monotonic() - start_s)
+            lately_s.append(monotonic() - start_s)
         if self._texts:
             with self._channel() as channel:
                 channel.put_back(self._name, self._texts)
@@ -108,9 +111,10 @@ class Bout:
 
     def _at_most(self) -> int:
         """No more than there is time for: what is taken with a long one waits for it."""
-        if not self._longest_s:
+        if not lately_s:
             return 1
-        return min(AT_MOST, max(1, int((self._end_s - monotonic()) / self._longest_s)))
+        left_s, each_s = self._end_s - monotonic(), sum(lately_s) / len(lately_s)
+        return min(AT_MOST, max(1, int(left_s / max(each_s, 0.001))))
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:

@@ -17,8 +17,8 @@ from canvas import transport
 from canvas.payload import compact
 from canvas.reprs import args_repr, kwargs_repr, names_of
 from canvas.telling import is_watched
-from canvas.tokens import new_token
 from status.records import PartRef
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -12,9 +12,9 @@ from redis.exceptions import RedisError
 
 from canvas import engine as engines
 from canvas import granted, interrupting, lives
-from canvas.tokens import new_token
 from status.advice import advice
 from status.records import PartRef
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from canvas.engine import Engine

@@ -19,11 +19,11 @@ from canvas.context import refuse_in_workflow
 from canvas.handle import RunHandle
 from canvas.payload import compact
 from canvas.staging import uploaded
-from canvas.tokens import new_token
 from status import here
 from status.advice import advice
 from status.errors import ConfigError, RunNotFound, StoreUnavailable
 from status.records import check_run_id
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from canvas.waitables import Recipe, Waitable

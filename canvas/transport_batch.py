@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from pydantic_core import to_json
 
-from canvas.tokens import new_token
+from status.tokens import new_token
 
 
 class Batch(redis.PublishBatch):  # type: ignore[misc, name-defined]  # missing in the stubs

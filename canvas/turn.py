@@ -15,13 +15,13 @@ from canvas.patches import Patches
 from canvas.payload import compact
 from canvas.replay import Asks, DoesNotLetGo, Move, Parked, Raised, Replay, Restarts, Returned, Stopped, mismatch
 from canvas.run import Run
-from canvas.tokens import new_token
 from canvas.waitables import Recipe
 from status.errors import ErrorInfo, OrchestrationError, PayloadError
 from status.models import error_to_json
 from status.records import RunRecord
 from status.rounds import Round
 from status.states import FINAL, State
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from canvas.engine import Engine

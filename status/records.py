@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from status.errors import ConfigError
 from status.journals import Journal
+from status.tokens import new_token
 
 if TYPE_CHECKING:
     from status.ahead import Ahead
@@ -38,7 +38,7 @@ def key_of_part(run_id: str, place: str, generation: int) -> str:
 
 def nonce_of(generation: int) -> str:
     """A nonce for a join that is opened in this generation of its run; it tells the generation."""
-    made = token_hex(6)
+    made = new_token()[:12]
     return f"{made}g{generation}" if generation else made
 
 

@@ -160,12 +160,11 @@ def test_one_connection_to_the_broker_is_enough(flow, backlog, redis_client):
     assert {get_status(f"r{number}").state for number in range(4)} == {"running"}
 
 
-def test_no_more_is_taken_together_than_there_is_time_for(flow):
+def test_no_more_is_taken_together_than_there_is_time_for(flow, monkeypatch):
     """Who is taken with a long one waits for it, though another process may be free."""
-    bout = next_turns.Bout(flow.app, "celery", [])
     taken = []
-    for longest_s in (0.0, next_turns.GO_ON_S / 100, next_turns.GO_ON_S / 2.5, 60.0):
-        bout._longest_s = longest_s
-        taken.append(bout._at_most())
+    for lately_s in ([], [next_turns.GO_ON_S / 100] * 4, [next_turns.GO_ON_S / 2.5] * 8, [0.001] * 7 + [60.0]):
+        monkeypatch.setattr(next_turns, "lately_s", lately_s)
+        taken.append(next_turns.Bout(flow.app, "celery", [])._at_most())
 
     assert taken == [1, next_turns.AT_MOST, 2, 1], "of the first one nothing is known"

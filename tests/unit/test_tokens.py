@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from canvas.granted import TOKEN_SIZE
-from canvas.tokens import new_token
+from status.tokens import new_token
 
 
 def test_tokens_have_their_size_and_are_never_the_same():
