@@ -16,6 +16,7 @@ from zlib import crc32
 from billiard import current_process
 
 from status.records import PartRef
+from status.tokens import new_token
 
 #: Hex digits of a token.
 TOKEN_SIZE = 32
@@ -41,6 +42,8 @@ _board = mmap.mmap(-1, SLOT_SIZE * SLOTS)
 _used = mmap.mmap(-1, SLOTS)
 #: Of pools that run their steps in this process: token -> what is said of it.
 _here: dict[str, str] = {}
+#: What a pool process says beside what it holds, and first to be left out: the turns that it has taken.
+_beside: dict[str, str] = {}
 
 
 class Held(NamedTuple):
@@ -49,6 +52,7 @@ class Held(NamedTuple):
     Attributes:
         running: Now; else it is about to, or over and not recorded yet.
         leads: It is no step, but a turn that has a lease (see `read.lua`).
+        taken: It is a turn that the process has taken itself, and may have begun (see `canvas.next_turns`).
     """
 
     ref: PartRef
@@ -57,6 +61,7 @@ class Held(NamedTuple):
     pid: int
     running: bool = True
     leads: bool = False
+    taken: bool = False
 
 
 def slot_here() -> int | None:
@@ -66,7 +71,8 @@ def slot_here() -> int | None:
 
 def _write(slot: int, lines: Mapping[str, str]) -> None:
     if slot < SLOTS:
-        text = "\n".join(token + what for token, what in lines.items()).encode()[: SLOT_SIZE - SUM_SIZE]
+        said_all = [token + what for token, what in (*lines.items(), *_beside.items())]
+        text = "\n".join(said_all).encode()[: SLOT_SIZE - SUM_SIZE]
         said = b"%08x" % crc32(text) + text if text else b""
         _used[slot] = 1
         _board[slot * SLOT_SIZE : (slot + 1) * SLOT_SIZE] = said.ljust(SLOT_SIZE, b"\0")
@@ -79,6 +85,17 @@ def note(token: str) -> None:
         _here[token] = ""
     elif len(token) == TOKEN_SIZE:
         _write(slot, {token: ""})
+
+
+def took(turns: Mapping[str, str]) -> None:
+    """This pool process has taken these turns from the broker itself: run id -> workflow. Nobody else has them."""
+    _beside.clear()
+    _beside.update(
+        (new_token(), "+" + said_of(PartRef(run_id, 0, "0", "turn", 1), workflow)) for run_id, workflow in turns.items()
+    )
+    slot = slot_here()
+    if slot is not None:
+        _write(slot, {})
 
 
 def forget(token: str) -> None:
@@ -174,7 +191,7 @@ def _read(token: str, what: str) -> Held | None:
     ref = PartRef.parse(message_id)
     if ref is None or not pid.isdigit():
         return None
-    return Held(ref, token, task, int(pid), running == "*", running == "~")
+    return Held(ref, token, task, int(pid), running == "*", running == "~", running == "+")
 
 
 def is_there(pid: int) -> bool:

@@ -101,16 +101,17 @@ class Heartbeat:
             if ref is not None:
                 policy = policy_of(request.task, request.request_dict.get("celeriac_retry"))
                 yield Held(ref, request.celeriac_token, request.task, policy, request.hostname or "")
-        orphans = []
+        gone = set()
         for found in granted.in_place():
-            if granted.is_there(found.pid):
+            if not granted.is_there(found.pid):
+                gone.add(found.pid)
+            elif not found.taken:
                 # A task that only its process knows, since it came to it later, is vouched for all the same.
                 step: Any = self.engine.app.tasks.get(found.task)
                 policy = Retry() if found.leads or step is None else step.policy
                 yield Held(found.ref, found.token, step, policy, self._where, found.leads)
-            else:
-                orphans.append(found)
-        give_away(self.engine, orphans)
+        for pid in gone:
+            give_away(self.engine, pid)
 
     def _vouch(self, run_id: str, running: list[Held]) -> int:
         held = self.engine.store.vouch(run_id, [one.claim for one in running])

@@ -1,4 +1,4 @@
-"""What a worker has in hand beside turns, as its parent process tells those of its pool.
+"""What keeps a worker's pool processes from taking turns themselves, as its parent tells them.
 
 A pool process may go on with the next run's turn (see `canvas.next_turns`) only while nothing else waits for it. What
 the parent has taken from the broker already it can't see there.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import mmap
 
 # Made before the pool forks, so that parent and children share it.
-_board = mmap.mmap(-1, 2)
-_OTHERS, _STOPS = 0, 1
+_board = mmap.mmap(-1, 3)
+_OTHERS, _STOPS, _LIMITS = 0, 1, 2
 
 
 def tell(others: int) -> None:
@@ -20,7 +20,7 @@ def tell(others: int) -> None:
 
 def starts(**_: object) -> None:
     """The worker begins: it has nothing yet."""
-    _board[_OTHERS] = _board[_STOPS] = 0
+    _board[_OTHERS] = _board[_STOPS] = _board[_LIMITS] = 0
 
 
 def stops(**_: object) -> None:
@@ -28,6 +28,11 @@ def stops(**_: object) -> None:
     _board[_STOPS] = 1
 
 
+def limits(some: bool) -> None:
+    """Whether a workflow has been given a limit (`celery control rate_limit`), of which only the parent knows."""
+    _board[_LIMITS] = int(some)
+
+
 def only_turns() -> bool:
-    """Whether the worker goes on, and nothing but turns is in its hand."""
-    return not _board[_OTHERS] and not _board[_STOPS]
+    """Whether the worker goes on, and nothing but turns is in its hand, which have no limits."""
+    return not _board[_OTHERS] and not _board[_STOPS] and not _board[_LIMITS]

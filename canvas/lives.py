@@ -8,7 +8,6 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
-from canvas import granted
 from canvas.outcomes import encode_unknown, unknown_outcome
 from status.errors import ErrorInfo
 from status.models import error_to_json
@@ -66,28 +65,18 @@ def enter_again(engine: Engine, run_id: str, workflow: str, *, known: int, where
     return answer == "begin"
 
 
-def turn_died(engine: Engine, run_id: str, pid: int | None = None) -> None:
+def turn_died(engine: Engine, run_id: str, *, of_it: bool = True) -> None:
     """A process ended while, or after, it may have taken the run's turn: if that is still owed, send it again now.
 
     Args:
-        pid: Of the process, which may have gone on with another run's turn (see `canvas.next_turns`).
+        of_it: The turn may have been what the process died of.
     """
     try:
-        had = {run_id}
-        for found in granted.in_place():
-            if found.leads and (found.ref.run_id == run_id or found.pid == pid) and not granted.is_there(found.pid):
-                engine.store.lapse(found.ref.run_id, found.token)
-                had.add(found.ref.run_id)
-        for each in had:
-            _send_again(engine, each)
+        if engine.store.owes_turn(run_id):
+            logger.warning("%s: the process that had its turn is gone, it is sent again", run_id)
+            engine.send_turn_of(run_id, again=int(of_it))
     except RedisError as error:
         logger.warning("%s: the process that had its turn is gone, the sweep will send it: %s", run_id, error)
-
-
-def _send_again(engine: Engine, run_id: str) -> None:
-    if engine.store.owes_turn(run_id):
-        logger.warning("%s: the process that had its turn is gone, it is sent again", run_id)
-        engine.send_turn_of(run_id, again=1)
 
 
 def is_given_up(record: RunRecord) -> bool:

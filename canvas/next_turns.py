@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from celery import signals
 from celery._state import _task_stack  # type: ignore[attr-defined]  # the stubs leave it out
 from celery.app import trace
 from celery.app.task import Context
@@ -25,7 +26,7 @@ from pydantic_core import from_json
 from redis.exceptions import RedisError
 
 from canvas import engine as engines
-from canvas import in_hand, transport, untraced
+from canvas import granted, in_hand, transport, untraced
 from canvas.granted import slot_here
 from canvas.in_place import place_of
 from status.advice import advice
@@ -44,21 +45,31 @@ GO_ON_S = 0.025
 #: Messages that are taken together.
 AT_MOST = 4
 
-#: How long the last turns took that this process has taken itself.
+#: How long the last turns took in this process.
 lately_s: deque[float] = deque(maxlen=8)
 
 
-def go_on(workflow: Workflow[Any, Any]) -> None:
-    """A turn of a workflow, which came by a message, is over: take the next ones."""
+def go_on(workflow: Workflow[Any, Any], took_s: float) -> None:
+    """A turn of a workflow, which came by a message, is over: take the next ones.
+
+    Args:
+        took_s: How long it took.
+    """
+    lately_s.append(took_s)
     request: Any = workflow.request
     queue = (request.delivery_info or {}).get("routing_key", "")
     others = _others(workflow.app, queue)
-    if others is None or not untraced.is_plain_turn(workflow) or not untraced.nobody_listens(workflow.app):
+    if others is None or sum(lately_s) / len(lately_s) > GO_ON_S / 2 or not _is_unnoticed(workflow):
         return
     try:
         Bout(workflow.app, queue, others).go()
     except (RedisError, OperationalError, OSError) as error:
         logger.warning("turns on %s were not taken, those that are lost will be sent again: %s", queue, advice(error))
+
+
+def _is_unnoticed(workflow: Workflow[Any, Any]) -> bool:
+    listened = signals.task_received.receivers or signals.task_internal_error.receivers
+    return not listened and untraced.is_plain_turn(workflow) and untraced.nobody_listens(workflow.app)
 
 
 def _others(app: Celery, queue: str) -> list[str] | None:
@@ -69,52 +80,71 @@ def _others(app: Celery, queue: str) -> list[str] | None:
     return [name for name in place.queues if name != queue]
 
 
+class Taken(NamedTuple):
+    """The message of a turn."""
+
+    text: Any  #: as the broker had it
+    headers: dict[str, Any]
+
+
 class Bout:
     """What a process takes in one go."""
 
     def __init__(self, app: Celery, queue: str, others: list[str]) -> None:
         self._app, self._queue, self._others = app, queue, others
         self._end_s = monotonic() + GO_ON_S
-        self._name, self._texts = "", list[Any]()  # what is taken and not begun, and where it was
+        self._name, self._taken = "", list[Taken]()  # what is taken and has not begun, and where it was
 
     def go(self) -> None:
         """Take turns, until there are none, or it is time for others.
 
         Raises:
-            RedisError: Redis does not answer; what was taken and has not begun is lost, and will be sent again.
+            RedisError: Redis does not answer; what was taken and has not begun may be lost, and will be sent again.
         """
-        while in_hand.only_turns() and monotonic() < self._end_s:
-            found = self._next()
-            if found is None:
-                break
-            start_s = monotonic()
-            _take_turn(*found, self._queue)
-            lately_s.append(monotonic() - start_s)
-        if self._texts:
-            with self._channel() as channel:
-                channel.put_back(self._name, self._texts)
+        try:
+            while in_hand.only_turns() and monotonic() < self._end_s:
+                found = self._next()
+                if found is None:
+                    break
+                start_s = monotonic()
+                _take_turn(*found, self._queue)
+                lately_s.append(monotonic() - start_s)
+        finally:
+            self._put_back()
 
     def _next(self) -> tuple[Workflow[Any, Any], dict[str, Any]] | None:
         """A workflow, and the headers of a turn of it; None: there is none, or it is for the worker."""
-        if not self._texts:
-            with self._channel() as channel:
-                if transport.puts(channel):
-                    self._name, self._texts = channel.take_turns(self._queue, self._others, self._at_most())
-        if not self._texts:
+        if not self._taken:
+            self._take()
+        if not self._taken:
             return None
-        headers = from_json(self._texts[0])["headers"]
+        headers = self._taken[0].headers
         workflow: Any = self._app.tasks.get(headers["task"])
         if not getattr(workflow, "is_workflow", False) or not untraced.is_plain_turn(workflow):
             return None
-        del self._texts[0]
+        # If this process dies, its parent knows by this whose turns it had.
+        granted.took({one.headers["root_id"]: one.headers["task"] for one in self._taken})
+        del self._taken[0]
         return workflow, headers
+
+    def _take(self) -> None:
+        with self._channel() as channel:
+            if transport.puts(channel):
+                self._name, texts = channel.take_turns(self._queue, self._others, self._at_most())
+                self._taken = [Taken(text, from_json(text)["headers"]) for text in texts]
 
     def _at_most(self) -> int:
         """No more than there is time for: what is taken with a long one waits for it."""
         if not lately_s:
             return 1
-        left_s, each_s = self._end_s - monotonic(), sum(lately_s) / len(lately_s)
-        return min(AT_MOST, max(1, int(left_s / max(each_s, 0.001))))
+        return min(AT_MOST, max(1, int((self._end_s - monotonic()) / max(*lately_s, 0.001))))
+
+    def _put_back(self) -> None:
+        left, self._taken = self._taken, []
+        granted.took({})
+        if left:
+            with self._channel() as channel:
+                channel.put_back(self._name, [one.text for one in left])
 
     @contextmanager
     def _channel(self) -> Iterator[Any]:
@@ -123,13 +153,17 @@ class Bout:
             yield pooled.channel
 
 
+def _where(app: Celery) -> str:
+    place = place_of(app)
+    return place.where if place else ""
+
+
 def _take_turn(workflow: Workflow[Any, Any], headers: dict[str, Any], queue: str) -> None:
     """What Celery's tracer would do with the message."""
     start_s, task, run_id = monotonic(), cast("Any", workflow), headers["root_id"]
     info = {"exchange": "", "routing_key": queue, "priority": 0, "redelivered": False}
-    where = task.request.hostname  # of the message that this process was given
     task.request_stack.push(
-        Context(headers, args=[run_id], kwargs={}, hostname=where, delivery_info=info, called_directly=False)
+        Context(headers, args=[run_id], kwargs={}, hostname=_where(task.app), delivery_info=info, called_directly=False)
     )
     _task_stack.push(task)
     said: dict[str, Any] = {"id": headers["id"], "name": headers["shadow"], "args": headers["argsrepr"], "kwargs": "{}"}

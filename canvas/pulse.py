@@ -64,7 +64,7 @@ class Pulse(bootsteps.StartStopStep):
         if getattr(worker, "celeriac_pulse", None):
             return
         engine = engines.of(worker.app)
-        heartbeat = Heartbeat(engine, lambda: telling.watch(_sends_events(worker)))
+        heartbeat = Heartbeat(engine, partial(_tell_pool, worker))
         signals.worker_shutting_down.connect(heartbeat.stopping, weak=False)
         signals.worker_shutting_down.connect(in_hand.stops, weak=False)
         worker.celeriac_pulse = [
@@ -94,6 +94,13 @@ def _revive() -> None:
         revive()
     except OrchestrationError as error:
         logger.error("%s", error)  # noqa: TRY400  # said in a line; the worker goes on trying
+
+
+def _tell_pool(worker: Any) -> None:
+    """What is set in this process while the worker runs."""
+    telling.watch(_sends_events(worker))
+    turns = (task for task in list(worker.app.tasks.values()) if getattr(task, "is_workflow", False))
+    in_hand.limits(any(task.rate_limit or task.time_limit or task.soft_time_limit for task in turns))
 
 
 def _sends_events(worker: Any) -> bool:

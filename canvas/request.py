@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from celery.exceptions import Ignore
@@ -39,7 +40,7 @@ class StepRequest(Request):
         if not kwargs.get("return_ok"):
             self._release()
             own: Any = self
-            _give_away_all(engines.of(own._app), own.worker_pid)  # noqa: SLF001  # our own base's
+            _died(engines.of(own._app), own.worker_pid)  # noqa: SLF001  # our own base's
         elif self.celeriac_interrupted and isinstance(exc_info.exception, Ignore):
             cast("Any", self)._announce_revoked("terminated", True, interrupting.SIGNAL, False)  # noqa: SLF001  # our base
 
@@ -67,32 +68,59 @@ class TurnRequest(Request):
         if not kwargs.get("return_ok"):
             own: Any = self
             engine = engines.of(own._app)  # noqa: SLF001  # our own base's
-            lives.turn_died(engine, self.id.partition("/")[0], own.worker_pid)
-            _give_away_all(engine, own.worker_pid)
+            # It may have gone on with another run's turn, and then this one's was over.
+            if not _died(engine, own.worker_pid):
+                lives.turn_died(engine, self.id.partition("/")[0])
 
 
-def give_away(engine: Engine, orphans: Sequence[granted.Held]) -> None:
-    """What a process had in place that has died goes to others.
+def _died(engine: Engine, pid: int | None) -> bool:
+    """A process has died, so give away what it had. Returns whether the board has said of anything."""
+    if pid is None:  # it had not begun
+        return False
+    try:
+        return give_away(engine, pid)
+    except RedisError as error:
+        logger.warning("what process %s had in place is not given away yet: %s", pid, advice(error))
+    return True
+
+
+#: The heartbeat and the event loop may both find that a process is gone: what it had is given away once, and the other
+#: knows it from these process ids.
+_giving = threading.Lock()
+_gone: deque[int] = deque(maxlen=16)
+
+
+def give_away(engine: Engine, pid: int) -> bool:
+    """What a process that is gone had in place goes to others, and so do the turns that it had taken.
+
+    Returns:
+        Whether it had any, by what the board says or said.
 
     Raises:
         RedisError: Redis does not answer; the next beat of the worker's heart finds all of it again.
     """
-    for found in orphans:
-        if found.leads:
-            engine.store.lapse(found.ref.run_id, found.token)
-            continue
-        if not found.running:  # what else the process had was not what it died of
-            engine.store.leaving(found.ref.run_id, [(found.ref.n, found.ref.p, found.token)])
-        if release(engine, found.ref, found.token):
-            logger.warning("%s: its process is gone", found.ref.step_id)
-    for found in orphans:
-        granted.clear(found.token)
+    with _giving:
+        if granted.is_there(pid):
+            return False
+        found = [one for one in granted.in_place() if one.pid == pid]
+        began = {one.ref.run_id for one in found if not one.taken}
+        for one in found:
+            if one.leads:
+                engine.store.lapse(one.ref.run_id, one.token)
+                lives.turn_died(engine, one.ref.run_id)
+            elif not one.taken:
+                _give_away_step(engine, one)
+            elif one.ref.run_id not in began:
+                lives.turn_died(engine, one.ref.run_id, of_it=False)
+        for one in found:
+            granted.clear(one.token)
+        if found:
+            _gone.append(pid)
+        return pid in _gone
 
 
-def _give_away_all(engine: Engine, pid: int) -> None:
-    # Now, and not with the next beat of the heart: the process that takes this one's place writes over it.
-    orphans = [found for found in granted.in_place() if found.pid == pid and not granted.is_there(pid)]
-    try:
-        give_away(engine, orphans)
-    except RedisError as error:
-        logger.warning("what process %d had in place is not given away yet: %s", pid, advice(error))
+def _give_away_step(engine: Engine, held: granted.Held) -> None:
+    if not held.running:  # what else the process had was not what it died of
+        engine.store.leaving(held.ref.run_id, [(held.ref.n, held.ref.p, held.token)])
+    if release(engine, held.ref, held.token):
+        logger.warning("%s: its process is gone", held.ref.step_id)

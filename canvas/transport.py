@@ -81,7 +81,7 @@ class QoS(redis.QoS):
         headers = message.headers or {}
         if TURN not in headers:
             self._others.add(delivery_tag)
-            in_hand.tell(len(self._others))
+            self._tell()
         sent_ms = headers.get(MARK)
         if sent_ms is not None:
             if time() * 1000 - sent_ms > BEHIND_MS:
@@ -117,6 +117,10 @@ class QoS(redis.QoS):
     def _put_down(self, delivery_tag: str) -> None:
         if delivery_tag in self._others:
             self._others.discard(delivery_tag)
+            self._tell()
+
+    def _tell(self) -> None:
+        if cast("Any", self.channel).in_hand_of == os.getpid():
             in_hand.tell(len(self._others))
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
@@ -144,6 +148,8 @@ class Channel(_Channel):  # type: ignore[misc]
     _kept: Any = None
     _for_batches: tuple[int, Any] | None = None
 
+    #: The process that is a worker's parent and takes its messages from this channel.
+    in_hand_of: int | None = None
     #: Whether the queues had messages waiting when they were last looked at.
     is_behind = False
     #: How many steps the worker runs at once; 0: not known (see `canvas.prefetch`).
@@ -232,7 +238,12 @@ class Channel(_Channel):  # type: ignore[misc]
         """
         own, *more = ([self._q_for_pri(name, step) for step in self.priority_steps] for name in (queue, *others))
         lists = [*own, *(one for each in more for one in each)]
-        name, *texts = self._over_batches("EVAL", TAKE_TURNS, len(lists), *lists, len(own), at_most) or [""]
+        command = ("EVAL", TAKE_TURNS, len(lists), *lists, len(own), at_most)
+        try:
+            found = self._over_batches(*command)
+        except self.connection_errors:
+            found = self._over_batches(*command)  # it was kept open and has been cut meanwhile
+        name, *texts = found or [""]
         return name, texts
 
     def put_back(self, name: Any, texts: list[Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from celery import shared_task
@@ -41,13 +42,14 @@ class Workflow(Definition[P, R_co], Generic[P, R_co]):
                 f"{self.name}(...) does not run a workflow: {self.name}.submit(...), or await {self.name}.s(...)"
             )
         engine, run_id, known = engines.of(self.app), args[0], self.request.get("celeriac_again")
+        cast("Any", self.request).celeriac_began_s = monotonic()
         if known is None:
             engine.turn_here(run_id)
         else:
             engine.turn_again(run_id, self.name, known=known, where=self.request.hostname or "")
 
     def after_return(self, *_args: Any) -> None:
-        next_turns.go_on(self)
+        next_turns.go_on(self, monotonic() - cast("Any", self.request).celeriac_began_s)
 
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R_co]: ...

@@ -25,6 +25,7 @@ from canvas import (
     current_step,
     fan_out,
     fan_out_fail,
+    next_turns,
     process_batch,
     quorum,
     race,
@@ -37,6 +38,9 @@ from saga import Saga
 app = Celery("flow", broker=os.environ.get("REDIS_URL"))
 app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1)
 canvas.install(app)
+
+if go_on_s := os.environ.get("FLOW_GO_ON_S"):  # however busy this machine is
+    next_turns.GO_ON_S = float(go_on_s)
 
 NOTES = "notes"
 

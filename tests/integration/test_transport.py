@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from base64 import b64decode
 from collections.abc import Iterator
 from time import time
@@ -212,6 +213,13 @@ def _blocked(client: redis.Redis) -> int:
 # --- turns that a pool process takes itself --------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _empty_hand() -> Iterator[None]:
+    in_hand.starts()
+    yield
+    in_hand.starts()
+
+
 def taken(connection: Connection, at_most: int = 4, others: tuple[str, ...] = ()) -> list[Any]:
     channel: Any = connection.default_channel
     _, texts = channel.take_turns(QUEUE, others, at_most)
@@ -263,20 +271,25 @@ def test_turns_that_are_put_back_are_where_they_were(connection: Connection) -> 
 
 
 def test_the_pool_knows_while_its_worker_has_anything_but_turns_in_hand(connection: Connection) -> None:
-    in_hand.starts()
     put(connection, ["turn"], ours=True, turns=True)
-    hand = Hand(connection, prefetch=8)
+    hand, another = Hand(connection, prefetch=8), Hand(connection, prefetch=8, queues=("another",))
+    hand.channel.in_hand_of = os.getpid()  # as `canvas.prefetch` has it
     hand.drain()
     assert in_hand.only_turns()
 
     put(connection, ["step", "mail", "late mail"], ours=True)
     put(connection, ["mail"], ours=False)
     hand.drain()
+    put(connection, ["for somebody else"], ours=False, queue="another")
+    another.drain()
+    another.ack_all()
     for message in hand.messages[1:]:
-        assert not in_hand.only_turns()
+        assert not in_hand.only_turns(), "whatever other channels have"
         message.reject() if message is hand.messages[2] else message.ack()
 
     assert in_hand.only_turns()
+    in_hand.limits(some=True)
+    assert not in_hand.only_turns()
+    in_hand.limits(some=False)
     in_hand.stops()
     assert not in_hand.only_turns()
-    in_hand.starts()
