@@ -230,7 +230,7 @@ def test_what_a_process_can_not_take_itself_goes_back_to_its_place(flow, redis_c
 
 def test_what_has_not_begun_goes_back_whatever_ends_the_process(flow, backlog, redis_client, monkeypatch, trips):
     backlog(8)
-    next_turns.lately_s.append(0.0)
+    next_turns.lately_s.extend([0.001] * 4)
 
     def ends(*_: Any) -> None:
         raise SystemExit
@@ -271,11 +271,11 @@ def test_a_connection_that_was_cut_meanwhile_is_made_anew(flow, backlog, redis_c
 def test_no_more_is_taken_together_than_there_is_time_for(flow, monkeypatch):
     """Who is taken with a long one waits for it, though another process may be free."""
     taken = []
-    for lately_s in ([], [next_turns.GO_ON_S / 100] * 4, [next_turns.GO_ON_S / 2.5] * 8, [0.001] * 7 + [60.0]):
+    for lately_s in ([0.001] * 3, [0.001] * 7 + [60.0], [next_turns.GO_ON_S / 2.5] * 8, [0.001] * 6 + [60.0] * 2):
         monkeypatch.setattr(next_turns, "lately_s", lately_s)
         taken.append(next_turns.Bout(flow.app, "celery", [])._at_most())
 
-    assert taken == [1, next_turns.AT_MOST, 2, 1], "of the first one nothing is known"
+    assert taken == [1, next_turns.AT_MOST, 2, 1]
 
 
 def test_who_has_long_turns_takes_each_as_a_message(flow, backlog, trips, monkeypatch):
@@ -288,6 +288,6 @@ def test_who_has_long_turns_takes_each_as_a_message(flow, backlog, trips, monkey
         assert trips == {}
         next_turns.lately_s.clear()
         next_turns.go_on(workflow, 0.001)
-        assert trips["taken"] == 4
+        assert trips["taken"] == 4, "one by one: of so few nothing is known"
     finally:
         workflow.pop_request()
