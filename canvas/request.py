@@ -38,22 +38,28 @@ class StepRequest(Request):
         """As Celery does; and if the child could not say how it ended, its claim is released."""
         super().on_failure(exc_info, *args, **kwargs)
         if not kwargs.get("return_ok"):
-            self._release()
             own: Any = self
-            _died(engines.of(own._app), own.worker_pid)  # noqa: SLF001  # our own base's
+            # The turn that follows a step is on the board.
+            had_more = _died(engines.of(own._app), own.worker_pid)  # noqa: SLF001  # our own base's
+            self._release(may_owe=not had_more)
         elif self.celeriac_interrupted and isinstance(exc_info.exception, Ignore):
             cast("Any", self)._announce_revoked("terminated", True, interrupting.SIGNAL, False)  # noqa: SLF001  # our base
 
-    def _release(self) -> None:
+    def _release(self, *, may_owe: bool = True) -> None:
         if self.celeriac_ref is not None:
-            release(engines.of(cast("Any", self)._app), self.celeriac_ref, self.celeriac_token)  # noqa: SLF001  # our own base's
+            engine = engines.of(cast("Any", self)._app)  # noqa: SLF001  # our own base's
+            release(engine, self.celeriac_ref, self.celeriac_token, may_owe=may_owe)
 
 
-def release(engine: Engine, ref: PartRef, token: str) -> bool:
-    """The process that held a claim is gone: give its step to another. Returns whether it was still to be done."""
+def release(engine: Engine, ref: PartRef, token: str, *, may_owe: bool = True) -> bool:
+    """The process that held a claim is gone: give its step to another. Returns whether it was still to be done.
+
+    Args:
+        may_owe: If the step had ended, the process may have died in the run's turn.
+    """
     # Should Redis not answer: the worker's event loop must not wait for it.
     ending = lives.release(engine, ref, token)
-    if ending is not None and ending.code == "none":
+    if may_owe and ending is not None and ending.code == "none":
         # Its step had ended: then the process was taking the turn that followed.
         lives.turn_died(engine, ref.run_id)
     return ending is not None and ending.code != "none"
