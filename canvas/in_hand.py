@@ -18,7 +18,7 @@ def tell(others: int) -> None:
     _board[_OTHERS] = min(others, 255)
 
 
-def starts(**_: object) -> None:
+def starts() -> None:
     """The worker begins: it has nothing yet."""
     _board[_OTHERS] = _board[_STOPS] = _board[_LIMITS] = 0
 

@@ -50,17 +50,13 @@ FEW = 4
 lately_s: deque[float] = deque(maxlen=8)
 
 
-def go_on(workflow: Workflow[Any, Any], took_s: float) -> None:
-    """A turn of a workflow, which came by a message, is over: take the next ones.
-
-    Args:
-        took_s: How long it took.
-    """
-    lately_s.append(took_s)
+def go_on(workflow: Workflow[Any, Any]) -> None:
+    """A turn of a workflow, which came by a message, is over: take the next ones, if turns are short."""
     request: Any = workflow.request
     queue = (request.delivery_info or {}).get("routing_key", "")
     others = _others(workflow.app, queue)
-    if others is None or sum(lately_s) / len(lately_s) > GO_ON_S / 2 or not _is_unnoticed(workflow):
+    are_long = sum(lately_s) > len(lately_s) * GO_ON_S / 2
+    if others is None or are_long or not _is_unnoticed(workflow):
         return
     try:
         Bout(workflow.app, queue, others).go()

@@ -42,14 +42,15 @@ class Workflow(Definition[P, R_co], Generic[P, R_co]):
                 f"{self.name}(...) does not run a workflow: {self.name}.submit(...), or await {self.name}.s(...)"
             )
         engine, run_id, known = engines.of(self.app), args[0], self.request.get("celeriac_again")
-        cast("Any", self.request).celeriac_began_s = monotonic()
+        began_s = monotonic()
         if known is None:
             engine.turn_here(run_id)
         else:
             engine.turn_again(run_id, self.name, known=known, where=self.request.hostname or "")
+        next_turns.lately_s.append(monotonic() - began_s)
 
     def after_return(self, *_args: Any) -> None:
-        next_turns.go_on(self, monotonic() - cast("Any", self.request).celeriac_began_s)
+        next_turns.go_on(self)
 
     @overload
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R_co]: ...

@@ -158,26 +158,17 @@ def assert_right(order: Any, run_id: str, marks: Path, tmp_path: Path) -> None:
     assert_sane(run_id)
 
 
-def test_killed_at_each_point_of_a_pool_process(crashing, crew, marks, tmp_path):
-    supervised = crew(1, concurrency=4)
-    for run_id in IN_CHILDREN:
-        crashing.order.submit(run_id=run_id)
+@pytest.mark.parametrize("name", ["order", "near"], ids=["by messages", "in place"])
+def test_killed_at_each_point_of_a_pool_process(crashing, crew, marks, tmp_path, name):
+    run_ids = IN_CHILDREN if name == "order" else IN_PLACE
+    workflow, supervised = getattr(crashing, name), crew(1, concurrency=4)
+    for run_id in run_ids:
+        workflow.submit(run_id=run_id)
 
-    supervised.until(lambda: ended(IN_CHILDREN), "all have ended")
+    supervised.until(lambda: ended(run_ids), "all have ended")
 
-    for run_id in IN_CHILDREN:
-        assert_right(crashing.order, run_id, marks, tmp_path)
-
-
-def test_killed_at_each_point_of_a_turn_that_runs_its_steps_itself(crashing, crew, marks, tmp_path):
-    supervised = crew(1, concurrency=4)
-    for run_id in IN_PLACE:
-        crashing.near.submit(run_id=run_id)
-
-    supervised.until(lambda: ended(IN_PLACE), "all have ended")
-
-    for run_id in IN_PLACE:
-        assert_right(crashing.near, run_id, marks, tmp_path)
+    for run_id in run_ids:
+        assert_right(workflow, run_id, marks, tmp_path)
 
 
 @pytest.mark.timeout(300)  # workers start twenty times

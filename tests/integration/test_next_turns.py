@@ -285,10 +285,12 @@ def test_who_has_long_turns_takes_each_as_a_message(flow, backlog, trips, monkey
     workflow = flow.app.tasks[flow.all_here.name]
     workflow.push_request(delivery_info={"routing_key": "celery"})
     try:
-        next_turns.go_on(workflow, next_turns.GO_ON_S)
+        next_turns.lately_s.append(next_turns.GO_ON_S)
+        next_turns.go_on(workflow)
         assert trips == {}
         next_turns.lately_s.clear()
-        next_turns.go_on(workflow, 0.001)
+        next_turns.lately_s.append(0.001)
+        next_turns.go_on(workflow)
         assert trips["taken"] == 4, "one by one: of so few nothing is known"
     finally:
         workflow.pop_request()
