@@ -11,7 +11,6 @@ import pytest
 from celery import Celery
 
 from canvas import RunFailed, in_place
-from canvas.pulse import Pulse
 from counting import pushes
 from hearing import listening
 from status import get_status, history
@@ -199,13 +198,9 @@ def test_a_step_in_place_that_fails_is_made_again(flow, workers, redis_client):
 
 
 def test_time_limits_of_messages_keep_steps_out_of_place():
-    """Whether they are set for an app or for a worker."""
-    cases = [({}, {}, {"celery"}), ({"task_soft_time_limit": 30}, {}, set()), ({}, {"time_limit": 30}, set())]
-    for settings, options, queues in cases:
-        app = Celery("limited", broker="memory://", set_as_current=False)
-        app.conf.update(settings)
-        app.steps["worker"].add(Pulse)
-        app.WorkController(hostname="w@h", pool="solo", **options)
+    for limits_messages, queues in ((False, {"celery"}), (True, set())):
+        app = Celery("limited", set_as_current=False)
+        in_place.settle_in(app, "w@h", limits_messages=limits_messages)
 
         place = in_place.place_of(app)
         assert place is not None
